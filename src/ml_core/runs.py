@@ -1,0 +1,216 @@
+"""A run's directory: the only code that knows its file names, and the record of how it came about.
+
+    runs/pcam_cnn/20260102-030405-seed42/
+        run.json  config.yaml  changes.diff        what ran: command, commit, packages, data, status
+        metrics.jsonl  steps.jsonl  tensorboard/   what it logged, one line per epoch and per step
+        checkpoints/step-00000790/  best  last     weights and optimizer (see checkpoint.py)
+        predictions/valid.parquet                  one row per patch
+        metrics.json  figures/  report.html        what evaluate and report made of it
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ml_core.errors import RunError
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths of one run; nothing here creates a file except `create`."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, parent: Path, name: str) -> RunDir:
+        """Make a directory nobody has used: `parent/name`, or `name-2`, `name-3`, ... if taken."""
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            for attempt in range(1, 1000):
+                path = parent / (name if attempt == 1 else f"{name}-{attempt}")
+                try:
+                    path.mkdir()
+                except FileExistsError:
+                    continue
+                return cls(path)
+        except OSError as error:
+            raise RunError(
+                f"cannot write a run directory in {parent}: {error.strerror}. "
+                "Set output_dir to a folder you may write to."
+            ) from error
+        raise RunError(f"{parent} already holds 999 runs named {name}; set another output_dir.")
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunDir:
+        """Return the run at `path`; raises RunError when there is none."""
+        run = cls(Path(path))
+        if not run.record_path.is_file():
+            raise RunError(f"{path} is not a run directory: it has no run.json.")
+        return run
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def record_path(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def diff_path(self) -> Path:
+        return self.path / "changes.diff"
+
+    @property
+    def metrics_log_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def steps_log_path(self) -> Path:
+        return self.path / "steps.jsonl"
+
+    @property
+    def tensorboard_dir(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def figures_dir(self) -> Path:
+        return self.path / "figures"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def report_path(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def sync_log_path(self) -> Path:
+        return self.path / "sync.log"
+
+    def predictions_path(self, split: str) -> Path:
+        return self.path / "predictions" / f"{split}.parquet"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something a reader of this run must know, for example that it did not learn."""
+
+    id: str
+    severity: str  # "error", "warning" or "info"
+    message: str
+
+
+@dataclass
+class RunRecord:
+    """What ran, on what, and how it ended; kept in run.json.
+
+    `status` is one of: running, completed, stopped_early, interrupted, failed, diverged.
+    """
+
+    experiment_name: str
+    seed: int
+    command: str
+    run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    status: str = "running"
+    started_at: str = field(default_factory=lambda: utc_now())
+    ended_at: str | None = None
+    resumed_at: list[str] = field(default_factory=list)
+    duration_s: float = 0.0
+    code: dict[str, Any] = field(default_factory=dict)  # commit, dirty
+    packages: dict[str, str] = field(default_factory=dict)
+    hardware: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)  # per split: files, sha256, counts, subset
+    model: dict[str, Any] = field(default_factory=dict)  # name, num_parameters, flops_per_patch
+    first_batch: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)  # epoch, metric, value, weights_sha256
+    findings: list[Finding] = field(default_factory=list)
+    error: str | None = None
+
+    @classmethod
+    def load(cls, run: RunDir) -> RunRecord:
+        """Read run.json; raises RunError when it is damaged."""
+        raw = read_json(run.record_path)
+        known = {f.name for f in dataclasses.fields(cls)}
+        fields = {key: value for key, value in raw.items() if key in known}
+        fields["findings"] = [Finding(**finding) for finding in raw.get("findings", [])]
+        try:
+            return cls(**fields)
+        except TypeError as error:
+            raise RunError(f"{run.record_path} is not a run record: {error}.") from error
+
+    def save(self, run: RunDir) -> None:
+        write_json(run.record_path, dataclasses.asdict(self))
+
+    def add_finding(self, finding: Finding) -> None:
+        """Add `finding`, replacing an earlier one with the same id."""
+        self.findings = [old for old in self.findings if old.id != finding.id] + [finding]
+
+
+def utc_now() -> str:
+    """Return the time in UTC as ISO 8601 with seconds."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` by `text` so that a reader sees the old or the new file, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(aside, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write `value` as indented JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2, default=str) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in `path`; raises RunError when it is missing or damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(f"{path} does not exist.") from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path} does not hold a JSON object.")
+    return value
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a log; a last line cut short by a crash is left out."""
+    if not path.is_file():
+        return
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            if not line.endswith("\n"):
+                return
+            yield json.loads(line)
+
+
+def find_runs(parent: Path) -> list[RunDir]:
+    """Return the runs directly below `parent`, oldest name first."""
+    return [RunDir(p) for p in sorted(parent.iterdir()) if (p / "run.json").is_file()]
