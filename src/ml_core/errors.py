@@ -1,7 +1,7 @@
 """The errors a user can mend.
 
-Each message says what was wrong, where, what is allowed and what to do. The command line prints it
-without a traceback and exits with 2; anything else that escapes is our own mistake and exits with 1.
+Each message says what was wrong, where, what is allowed and what to do. The command line prints
+it without a traceback and exits with 2; anything else that escapes is our own mistake: exit 1.
 """
 
 from __future__ import annotations

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import platform
 import random
+import subprocess
 from enum import IntEnum
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -105,3 +107,32 @@ def _processor_name() -> str:
 
 def _memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def code_record() -> tuple[dict[str, Any], str]:
+    """Return which code runs, and its difference from the commit (empty when there is none).
+
+    The commit is that of the repository this package lies in; an installed copy has none.
+    """
+    folder = Path(__file__).resolve().parent
+    commit = _git(folder, "rev-parse", "HEAD")
+    tracked = _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)
+    if commit is None or tracked is None:
+        return {"commit": None, "dirty": None, "why": "the package is not in a git repository"}, ""
+    diff = _git(folder, "diff", "HEAD", "--", ":/") or ""
+    untracked = _git(folder, "ls-files", "--others", "--exclude-standard", "--", ".") or ""
+    names = untracked.split("\n") if untracked else []
+    record = {"commit": commit, "dirty": bool(diff or names), "untracked": names}
+    return record, diff + "\n" if diff else ""
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """Return what git prints, or None where it fails or is not installed."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True, text=True, errors="replace", timeout=30, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,11 +1,11 @@
 """A run's directory: the only code that knows its file names, and the record of how it came about.
 
-    runs/pcam_cnn/20260102-030405-seed42/
-        run.json  config.yaml  changes.diff        what ran: command, commit, packages, data, status
-        metrics.jsonl  steps.jsonl  tensorboard/   what it logged, one line per epoch and per step
-        checkpoints/step-00000790/  best  last     weights and optimizer (see checkpoint.py)
-        predictions/valid.parquet                  one row per patch
-        metrics.json  figures/  report.html        what evaluate and report made of it
+runs/pcam_cnn/20260102-030405-seed42/
+    run.json  config.yaml  changes.diff        what ran: command, commit, packages, data, status
+    metrics.jsonl  steps.jsonl  tensorboard/   what it logged, one line per epoch and per step
+    checkpoints/step-00000790/  best  last     weights and optimizer (see checkpoint.py)
+    predictions/valid.parquet                  one row per patch
+    metrics.json  figures/  report.html        what evaluate and report made of it
 """
 
 from __future__ import annotations
@@ -103,6 +103,10 @@ class RunDir:
     @property
     def sync_log_path(self) -> Path:
         return self.path / "sync.log"
+
+    @property
+    def lock_path(self) -> Path:
+        return self.path / ".lock"
 
     def predictions_path(self, split: str) -> Path:
         return self.path / "predictions" / f"{split}.parquet"

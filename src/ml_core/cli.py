@@ -1,0 +1,257 @@
+"""The command line: one function per verb. Stages are imported inside, so `--help` is quick.
+
+Exit codes: 0 done, 2 something the user can mend (a message, no traceback), 130 interrupted,
+1 our own mistake (a traceback).
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import ml_core
+from ml_core.errors import ConfigError, MLCoreError
+
+app = typer.Typer(
+    name="ml-core",
+    help="From raw histopathology patches to a classifier that can be believed.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Make or describe data sets.", no_args_is_help=True)
+config_app = typer.Typer(help="Look at configurations.", no_args_is_help=True)
+track_app = typer.Typer(help="Feed MLflow from runs.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(config_app, name="config")
+app.add_typer(track_app, name="track")
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, see docs/config.md")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. training.epochs=3."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one last line of JSON.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")]
+
+INTERRUPTED = 130
+
+
+OptionalConfigPath = Annotated[
+    Path | None, typer.Argument(metavar="CONFIG", help="YAML file, see docs/config.md")
+]
+Resume = Annotated[
+    Path | None, typer.Option(metavar="RUN", help="Go on with this run where it stopped.")
+]
+
+
+@app.command()
+def run(
+    config: OptionalConfigPath = None,
+    overrides: Overrides = None,
+    resume: Resume = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check the data, train every seed, evaluate, and write the report."""
+    from ml_core.config import Config
+    from ml_core.pipeline import run as stage
+
+    if resume is not None:
+        _refuse_beside_resume(config, overrides)
+        _finish(stage.resume(resume, command=_command()), as_json)
+    else:
+        loaded = Config.load(_required(config), overrides or ())
+        _finish(stage.run(loaded, command=_command()), as_json)
+
+
+@app.command()
+def train(
+    config: OptionalConfigPath = None,
+    overrides: Overrides = None,
+    resume: Resume = None,
+    fast_dev_run: Annotated[
+        bool,
+        typer.Option(
+            "--fast-dev-run",
+            help="Take two batches through train, validate, checkpoint, resume and evaluate.",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check the data and train, one run per seed; or resume a run."""
+    from ml_core.config import Config
+
+    if resume is not None:
+        _refuse_beside_resume(config, overrides, fast_dev_run)
+        from ml_core.pipeline.train import resume as resume_stage
+
+        _finish(resume_stage(resume, command=_command()), as_json)
+        return
+    loaded = Config.load(_required(config), overrides or ())
+    if fast_dev_run:
+        from ml_core.pipeline.fast_dev_run import fast_dev_run as stage
+    else:
+        from ml_core.pipeline.train import train as stage
+    _finish(stage(loaded, command=_command()), as_json)
+
+
+@app.command()
+def evaluate(
+    run: RunPath,
+    split: Annotated[str, typer.Option(help="train or valid.")] = "valid",
+    as_json: AsJson = False,
+) -> None:
+    """Score a run's best checkpoint: predictions table, metrics with intervals, figures."""
+    from ml_core.pipeline.evaluate import evaluate as stage
+
+    _finish(stage(run, split), as_json)
+
+
+@app.command()
+def predict(
+    run: RunPath,
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILES...", help="HDF5, PNG, JPEG or TIFF patches.")
+    ],
+    out: Annotated[Path, typer.Option(help="Table to write, .csv or .parquet.")] = Path(
+        "predictions.csv"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Write the probability of tumour for each patch of the files."""
+    from ml_core.pipeline.predict import predict as stage
+
+    _finish(stage(run, files, out), as_json)
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="One run, or several seeds.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file to write [default: report.html in the run].")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write one self-contained HTML page about evaluated runs."""
+    from ml_core.pipeline.report import report as stage
+
+    _finish(stage(runs, out), as_json)
+
+
+@data_app.command("synth")
+def data_synth(
+    out_dir: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the files.")],
+    train: Annotated[int, typer.Option(help="Patches in train.")] = 4000,
+    valid: Annotated[int, typer.Option(help="Patches in valid.")] = 1000,
+    test: Annotated[int, typer.Option(help="Patches in test.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Another seed gives other patches.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a synthetic H&E-like data set in PCam's layout."""
+    from ml_core.pipeline.data_synth import data_synth as stage
+
+    _finish(stage(out_dir, train, valid, test, seed=seed, force=force), as_json)
+
+
+@data_app.command("info")
+def data_info(
+    path: Annotated[
+        Path, typer.Argument(metavar="DIR|CONFIG", help="Folder of PCam files, or a config.")
+    ],
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check the files of a data set and say what they hold."""
+    from ml_core.pipeline.data_info import data_info as stage
+
+    _finish(stage(path, overrides or ()), as_json)
+
+
+@config_app.command("show")
+def config_show(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Print the resolved configuration: defaults filled in, paths absolute."""
+    from ml_core.config import Config
+
+    loaded = Config.load(config, overrides or ())
+    if as_json:
+        print(json.dumps(loaded.model_dump(mode="json")))
+    else:
+        print(loaded.dump_yaml(), end="")
+
+
+@track_app.command("sync")
+def track_sync(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs to send.")],
+    uri: Annotated[
+        str | None, typer.Option(help="MLflow server [default: the run's tracking.mlflow_uri].")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send to MLflow what it has not received of these runs, once."""
+    from ml_core.pipeline.track_sync import track_sync as stage
+
+    _finish(stage(runs, uri), as_json)
+
+
+def _required(config: Path | None) -> Path:
+    if config is None:
+        raise ConfigError("which config? Give a CONFIG file, or --resume RUN.")
+    return config
+
+
+def _refuse_beside_resume(*others: object) -> None:
+    if any(others):
+        raise ConfigError("a resumed run keeps its own config: --resume takes nothing beside it.")
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"ml-core {ml_core.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    from ml_core.log import setup_cli_logging
+
+    setup_cli_logging()
+
+
+def _command() -> str:
+    return shlex.join(["ml-core", *sys.argv[1:]])
+
+
+def _finish(result: dict[str, Any], as_json: bool) -> None:
+    """End a verb: the result as JSON if wanted, and 130 if it was interrupted."""
+    if as_json:
+        print(json.dumps(result, default=str), flush=True)
+    if result.get("status") == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; `arguments` default to those of the process."""
+    if arguments is not None:
+        sys.argv = ["ml-core", *arguments]
+    try:
+        app()
+    except MLCoreError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

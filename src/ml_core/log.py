@@ -1,0 +1,96 @@
+"""What the user sees while a command runs: plain lines, and progress bars on a terminal."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+ROOT_NAME = "ml_core"
+Item = TypeVar("Item")
+
+
+def setup_logger(name: str = ROOT_NAME, level: int = logging.INFO) -> logging.Logger:
+    """Return a logger that writes time, name, level and message to standard error, once a line."""
+    logger = logging.getLogger(name)
+    logger.setLevel(level)
+    if not any(getattr(handler, "is_ml_core", False) for handler in logger.handlers):
+        handler = logging.StreamHandler()
+        handler.setFormatter(
+            logging.Formatter("%(asctime)s - %(name)s - %(levelname)s - %(message)s")
+        )
+        handler.is_ml_core = True  # type: ignore[attr-defined]  # so that a second call adds none
+        logger.addHandler(handler)
+        logger.propagate = False
+    return logger
+
+
+@cache
+def console() -> Console:
+    """Return the one console all output goes through, so that lines and bars do not mix."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True)
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints messages as they are; warnings and errors carry their level."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage().rstrip()
+        if record.levelno >= logging.ERROR:
+            console().print(f"error: {text}", style="bold red", markup=False)
+        elif record.levelno >= logging.WARNING:
+            console().print(f"warning: {text}", style="yellow", markup=False)
+        else:
+            console().print(text, markup=False)
+
+
+def setup_cli_logging() -> None:
+    """Send everything under `ml_core` to the console, as plain lines."""
+    logger = logging.getLogger(ROOT_NAME)
+    logger.setLevel(logging.INFO)
+    logger.handlers = [_ConsoleHandler()]
+    logger.propagate = False
+    logging.captureWarnings(True)
+
+
+def progress(
+    items: Iterable[Item], *, total: int | None, description: str, unit: str = "batches"
+) -> Iterator[Item]:
+    """Yield `items`; on a terminal draw a bar with rate and time left that goes when done."""
+    if not (sys.stdout.isatty() and console().is_terminal):
+        yield from items
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed or 0:.1f} {unit}/s", style="cyan")
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console(), transient=True) as bar:
+        task = bar.add_task(description, total=total)
+        for item in items:
+            yield item
+            bar.advance(task)

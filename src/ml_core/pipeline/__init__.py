@@ -1,0 +1,1 @@
+"""The stages, one module per verb; they meet on disk."""

@@ -1,0 +1,32 @@
+"""Where a stage computes, and in which precision."""
+
+from __future__ import annotations
+
+import torch
+
+from ml_core.errors import ConfigError
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called `name`; auto is the first GPU, or the CPU where there is none."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise ConfigError(
+                f"training.device is {name}, but torch {torch.__version__} sees {count} GPUs here. "
+                "Set it to auto or cpu, or run where there is a GPU (a login node has none)."
+            )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("training.device is mps, which this machine lacks. Set it to auto.")
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """Return fp32 or bf16; auto is bf16 on a GPU that computes in it."""
+    if name != "auto":
+        return name
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if has_bf16 else "fp32"

@@ -1,0 +1,168 @@
+"""Write the probability of tumour for each patch of some files.
+
+Reads a run's best checkpoint and the files: HDF5 with the key `x`, or PNG, JPEG, TIFF of one patch
+each. Writes a table, csv or parquet by its ending: file, index, y_prob, y_pred, error. An image
+that cannot be read is a row with an error.
+
+    ml-core predict runs/pcam_cnn/20260102-030405-seed42 patches/*.png --out predictions.csv
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ml_core.config import Config
+from ml_core.data.image_files import IMAGE_SUFFIXES, read_image
+from ml_core.data.loader import Batch
+from ml_core.data.patch_file import PatchFile
+from ml_core.errors import DataError, MLCoreError
+from ml_core.evaluation.predictor import predict as predict_batches
+from ml_core.log import progress
+from ml_core.pipeline.splits import INFERENCE_BATCH_SIZE
+from ml_core.pipeline.trained_model import TrainedModel, load_trained
+from ml_core.runs import RunDir
+
+logger = logging.getLogger("ml_core.predict")
+
+HDF5_SUFFIXES = (".h5", ".hdf5")
+TABLE_SUFFIXES = (".csv", ".parquet")
+COLUMNS = ["file", "index", "y_prob", "y_pred", "error"]
+
+
+def predict(path: Path, files: list[Path], out: Path) -> dict[str, Any]:
+    """Return {"out", "patches", "errors", "weights_sha256"}; raises RunError, DataError.
+
+    `y_pred` is 1 from the run's evaluation.threshold on.
+    """
+    if out.suffix not in TABLE_SUFFIXES:
+        raise DataError(f"--out {out}: the table must end in {' or '.join(TABLE_SUFFIXES)}.")
+    for file in files:
+        _check_kind(file)
+    run = RunDir.open(path)
+    config = Config.load(run.config_path)
+    trained = load_trained(run, config)
+    patch_size = config.data.input_shape[1:]
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    tables = [
+        _predict_hdf5(trained, file, patch_size)
+        for file in files
+        if file.suffix.lower() in HDF5_SUFFIXES
+    ]
+    tables += [_predict_images(trained, images, patch_size)] if images else []
+    table = pd.concat(tables, ignore_index=True)
+    table["y_pred"] = (table["y_prob"] >= config.evaluation.threshold).astype("Int8")
+    table.loc[table["y_prob"].isna(), "y_pred"] = pd.NA
+    _write_table(table[COLUMNS], out)
+    num_errors = int(table["error"].notna().sum())
+    logger.info(
+        "%s: %d patches, %d called tumour at %g%s",
+        out, len(table), int(table["y_pred"].sum()), config.evaluation.threshold,
+        f", {num_errors} could not be read (column error)" if num_errors else "",
+    )  # fmt: skip
+    return {
+        "out": str(out),
+        "patches": len(table),
+        "errors": num_errors,
+        "weights_sha256": trained.weights_sha256,
+    }
+
+
+def _check_kind(file: Path) -> None:
+    allowed = (*HDF5_SUFFIXES, *IMAGE_SUFFIXES)
+    if file.suffix.lower() not in allowed:
+        raise DataError(f"{file}: unknown kind of file; allowed: {', '.join(allowed)}.")
+    if not file.is_file():
+        raise DataError(f"there is no file {file}.")
+
+
+def _predict_hdf5(trained: TrainedModel, path: Path, patch_size: tuple[int, int]) -> pd.DataFrame:
+    file = PatchFile(path)
+    if file.shape[1:3] != patch_size:
+        raise DataError(
+            f"{path} holds patches of {file.shape[1]} x {file.shape[2]} pixels; the model takes "
+            f"{patch_size[0]} x {patch_size[1]}."
+        )
+
+    def batches() -> Iterator[Batch]:
+        for start in range(0, len(file), INFERENCE_BATCH_SIZE):
+            rows = np.arange(start, min(start + INFERENCE_BATCH_SIZE, len(file)))
+            yield _unlabelled(file.read(rows), rows)
+
+    total = -(-len(file) // INFERENCE_BATCH_SIZE)
+    predictions = predict_batches(
+        trained.model,
+        progress(batches(), total=total, description=path.name),
+        trained.device,
+        precision=trained.precision,
+    )
+    return pd.DataFrame(
+        {
+            "file": str(path),
+            "index": predictions.index,
+            "y_prob": predictions.y_prob,
+            "error": pd.Series([None] * len(predictions.index), dtype="string"),
+        }
+    )
+
+
+def _predict_images(
+    trained: TrainedModel, paths: list[Path], patch_size: tuple[int, int]
+) -> pd.DataFrame:
+    errors: dict[int, str] = {}
+
+    def batches() -> Iterator[Batch]:
+        for start in range(0, len(paths), INFERENCE_BATCH_SIZE):
+            patches, rows = [], []
+            for row in range(start, min(start + INFERENCE_BATCH_SIZE, len(paths))):
+                try:
+                    patches.append(read_image(paths[row], patch_size))
+                    rows.append(row)
+                except MLCoreError as error:
+                    errors[row] = str(error)
+            if patches:
+                yield _unlabelled(np.stack(patches), np.array(rows))
+
+    total = -(-len(paths) // INFERENCE_BATCH_SIZE)
+    found = list(progress(batches(), total=total, description="images"))
+    probs = np.full(len(paths), np.nan)
+    if found:
+        predictions = predict_batches(
+            trained.model, found, trained.device, precision=trained.precision
+        )
+        probs[predictions.index] = predictions.y_prob
+    return pd.DataFrame(
+        {
+            "file": [str(path) for path in paths],
+            "index": 0,
+            "y_prob": probs,
+            "error": pd.Series([errors.get(i) for i in range(len(paths))], dtype="string"),
+        }
+    )
+
+
+def _unlabelled(patches: np.ndarray[Any, np.dtype[np.uint8]], rows: Any) -> Batch:
+    images = torch.from_numpy(patches).permute(0, 3, 1, 2)
+    return Batch(images, None, torch.as_tensor(rows))
+
+
+def _write_table(table: pd.DataFrame, out: Path) -> None:
+    aside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.suffix == ".csv":
+            table.to_csv(aside, index=False)
+        else:
+            table.to_parquet(aside, index=False)
+        os.replace(aside, out)
+    except OSError as error:
+        raise DataError(f"cannot write {out}: {error.strerror or error}.") from error
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,55 @@
+"""The main job: check the data, train every seed, evaluate each, write the report.
+
+Reads a config and the data it names; writes a run directory per seed and one report.
+
+    ml-core run experiments/configs/pcam_cnn.yaml
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from ml_core.config import Config
+from ml_core.pipeline.evaluate import evaluate
+from ml_core.pipeline.report import report
+from ml_core.pipeline.train import resume as resume_training
+from ml_core.pipeline.train import train
+from ml_core.runs import RunDir
+from ml_core.tracking import finish_sync, start_sync
+
+logger = logging.getLogger("ml_core.run")
+
+
+def run(config: Config, *, command: str) -> dict[str, Any]:
+    """Return {"status", "runs", "report"}; each run has its "metrics" with intervals."""
+    return _score(train(config, command=command))
+
+
+def resume(path: Path, *, command: str) -> dict[str, Any]:
+    """Go on with the run at `path`, then evaluate and report it."""
+    result = resume_training(path, command=command)
+    return _score({"status": result["status"], "runs": [result]})
+
+
+def _score(result: dict[str, Any]) -> dict[str, Any]:
+    if result["status"] == "interrupted":
+        return result
+    for trained in result["runs"]:
+        trained["metrics"] = evaluate(Path(trained["run"]))["metrics"]
+    paths = [Path(trained["run"]) for trained in result["runs"]]
+    for path in paths:
+        result["report"] = report([path])["report"]
+    if len(paths) > 1:
+        result["report"] = report(paths)["report"]
+    for path in paths:
+        _send_results(RunDir.open(path))
+    return result
+
+
+def _send_results(run: RunDir) -> None:
+    """Send to MLflow, if the run names one, what came after training: scores, figures, report."""
+    uri = Config.load(run.config_path).tracking.mlflow_uri
+    if uri is not None:
+        logger.info("%s", finish_sync(start_sync(run, uri)).message)

@@ -1,0 +1,95 @@
+"""The data sets and loaders of a config, built the same way by every stage."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+
+from ml_core.config import Config
+from ml_core.data.checks import SplitRecord, check_splits
+from ml_core.data.loader import PatchLoader, build_loader
+from ml_core.data.pcam import PCAMDataset, split_paths
+from ml_core.errors import RunError
+from ml_core.runs import RunRecord
+
+logger = logging.getLogger("ml_core.data")
+
+# One number for validation and evaluation: a batch of another size can change the last bits of a
+# logit, and then a score recomputed from a checkpoint would not equal the logged one.
+INFERENCE_BATCH_SIZE = 256
+
+
+def check_data(config: Config, splits: Sequence[str]) -> list[SplitRecord]:
+    """Check the files of `splits` and say in a line each what they hold; raises DataError."""
+    records = check_splits(
+        config.data.data_path,
+        splits,
+        patch_size=config.data.input_shape[1:],
+        filter_data=config.data.filter_data,
+        max_patches=config.data.max_patches,
+    )
+    for record in records:
+        logger.info("%s", describe(record))
+    return records
+
+
+def refuse_other_data(record: RunRecord, checks: Sequence[SplitRecord]) -> None:
+    """Raise RunError when a split's bytes are not those the run was trained on."""
+    for check in checks:
+        then = record.data[check.split]
+        for key, path in (("x_sha256", check.x_path), ("y_sha256", check.y_path)):
+            if then[key] != getattr(check, key):
+                raise RunError(
+                    f"{path} has changed since the run was trained: its SHA-256 was "
+                    f"{then[key][:12]} and is {getattr(check, key)[:12]}. Put the old file back, "
+                    "or start a new run."
+                )
+
+
+def describe(record: SplitRecord) -> str:
+    """Return one line about a split: counts, what was left out, storage, identity."""
+    left_out = record.num_rows - record.num_patches
+    notes = []
+    if left_out:
+        notes.append(f"{left_out:,} of {record.num_rows:,} in the file are NOT used")
+    if record.num_filtered:
+        notes.append(f"{record.num_filtered:,} dropped by filter_data")
+    return (
+        f"{record.split:5}  {record.num_patches:,} patches, {record.num_positive:,} tumour"
+        f"{''.join(f', {note}' for note in notes)}; {record.dtype} {record.layout}, "
+        f"sha256 {record.x_sha256[:12]}"
+    )
+
+
+def open_split(config: Config, split: str) -> PCAMDataset:
+    """Return the data set of `split` as `config` restricts it."""
+    paths = split_paths(config.data.data_path, split)
+    return PCAMDataset(
+        paths.x, paths.y, filter_data=config.data.filter_data, subset=config.data.max_patches
+    )
+
+
+def train_loader(config: Config, dataset: PCAMDataset, device: torch.device) -> PatchLoader:
+    """Return shuffled batches for training, drawn by `config.seed`."""
+    return build_loader(
+        dataset,
+        config.data.batch_size,
+        shuffle=True,
+        balanced=config.data.balanced,
+        seed=config.seed,
+        num_workers=config.data.num_workers,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def inference_loader(config: Config, dataset: PCAMDataset, device: torch.device) -> PatchLoader:
+    """Return batches in file order, each patch once."""
+    return build_loader(
+        dataset,
+        INFERENCE_BATCH_SIZE,
+        shuffle=False,
+        num_workers=config.data.num_workers,
+        pin_memory=device.type == "cuda",
+    )

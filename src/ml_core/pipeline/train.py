@@ -1,0 +1,270 @@
+"""Train each seed of a config, or go on with a run.
+
+Reads the train and valid split; writes one run directory per seed: config, record, logs and
+checkpoints (see `ml_core.runs`). The test split is not opened.
+
+    ml-core train experiments/configs/pcam_cnn.yaml
+    ml-core train --resume runs/pcam_cnn/20260102-030405-seed42
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import fcntl
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ml_core.checkpoint import Checkpoint, load_best, load_last
+from ml_core.config import Config
+from ml_core.data.augment import Augmenter
+from ml_core.data.checks import SplitRecord, channel_stats
+from ml_core.data.pcam import PCAMDataset
+from ml_core.errors import RunError, TrainingError
+from ml_core.models import (
+    PatchClassifier,
+    Preprocess,
+    build_from_spec,
+    build_model,
+    describe_model,
+)
+from ml_core.pipeline.device import choose_device, choose_precision
+from ml_core.pipeline.splits import (
+    check_data,
+    inference_loader,
+    open_split,
+    refuse_other_data,
+    train_loader,
+)
+from ml_core.reproducibility import (
+    code_record,
+    hardware_record,
+    package_versions,
+    seed_everything,
+)
+from ml_core.runs import Finding, RunDir, RunRecord, utc_now, write_text
+from ml_core.solver import Trainer
+from ml_core.solver.optim import build_optimizer, build_scheduler
+from ml_core.solver.trainer import FitResult, TrainerSettings
+from ml_core.tracking import ExperimentTracker, finish_sync, start_sync
+
+logger = logging.getLogger("ml_core.train")
+
+SPLITS = ("train", "valid")
+
+
+def train(config: Config, *, command: str) -> dict[str, Any]:
+    """Train every seed of `config`; return {"status", "runs": [...]}, for `--json`."""
+    checks = check_data(config, SPLITS)
+    results = []
+    for seed in config.all_seeds:
+        results.append(train_seed(config, seed, checks, command=command))
+        if results[-1]["status"] == "interrupted":
+            break
+    return {"status": results[-1]["status"], "runs": results}
+
+
+def train_seed(
+    config: Config, seed: int, checks: Sequence[SplitRecord], *, command: str
+) -> dict[str, Any]:
+    """Make a run directory and train in it; return {"run", "status", "best", "findings"}."""
+    if config.training.num_threads is not None:
+        torch.set_num_threads(config.training.num_threads)
+    choose_device(config.training.device)  # before a directory is made for nothing
+    name = f"{dt.datetime.now():%Y%m%d-%H%M%S}-seed{seed}"
+    run = RunDir.create(config.output_dir / config.experiment_name, name)
+    code, diff = code_record()
+    record = RunRecord(
+        experiment_name=config.experiment_name,
+        seed=seed,
+        command=command,
+        code=code,
+        packages=package_versions(),
+        hardware=hardware_record(),
+        data={check.split: check.to_dict() for check in checks},
+    )
+    one_seed = config.model_copy(update={"seed": seed, "seeds": None})
+    write_text(run.config_path, one_seed.dump_yaml())
+    if diff:
+        write_text(run.diff_path, diff)
+    record.save(run)
+    return _train_in(run, record, one_seed, checkpoint=None)
+
+
+def resume(path: Path, *, command: str) -> dict[str, Any]:
+    """Go on with the run at `path` from its newest whole checkpoint, to the bits it would have had.
+
+    Raises RunError when it is finished or its data have changed, CheckpointError without one.
+    """
+    run = RunDir.open(path)
+    record = RunRecord.load(run)
+    if record.status in ("completed", "stopped_early"):
+        raise RunError(
+            f"{run.path} is {record.status}; there is nothing to resume. "
+            "Train longer as a new run: ml-core train CONFIG --set training.epochs=N."
+        )
+    config = Config.load(run.config_path)
+    checkpoint = load_last(run.checkpoints_dir)
+    checks = check_data(config, SPLITS)
+    refuse_other_data(record, checks)
+    num_threads = checkpoint.state["num_threads"]
+    if num_threads != torch.get_num_threads():
+        logger.info("using %d threads, as this run did before", num_threads)
+        torch.set_num_threads(num_threads)
+    record.resumed_at.append(utc_now())
+    record.status, record.error, record.ended_at = "running", None, None
+    logger.info("resuming %s at step %d", run.path, checkpoint.state["train"]["step"])
+    return _train_in(run, record, config, checkpoint=checkpoint)
+
+
+def _train_in(
+    run: RunDir, record: RunRecord, config: Config, *, checkpoint: Checkpoint | None
+) -> dict[str, Any]:
+    """Build everything, fit, and leave the record as it ended, whatever happens."""
+    logger.info("run directory %s", run.path)
+    started = time.monotonic()
+    with _only_writer(run):
+        sync = start_sync(run, config.tracking.mlflow_uri) if config.tracking.mlflow_uri else None
+        try:
+            result = _fit(run, record, config, checkpoint)
+            record.status = result.status
+            record.findings = [*result.findings]
+        except BaseException as error:
+            record.status = "diverged" if isinstance(error, TrainingError) else "failed"
+            if isinstance(error, KeyboardInterrupt):
+                record.status = "interrupted"
+            record.error = str(error) or type(error).__name__
+            if isinstance(error, TrainingError):
+                record.add_finding(Finding("non-finite", "error", str(error)))
+            if isinstance(error, OSError):
+                raise _explain_os_error(error, run) from error
+            raise
+        finally:
+            record.ended_at = utc_now()
+            record.duration_s += time.monotonic() - started
+            with contextlib.suppress(OSError):  # a full disk must not hide the first error
+                record.save(run)
+            if sync is not None:
+                logger.info("%s", finish_sync(sync).message)
+    if record.status == "interrupted":
+        logger.info("interrupted; go on with: ml-core train --resume %s", run.path)
+    else:
+        logger.info(
+            "best epoch %s with %s %.4f, checkpoint %s",
+            record.best.get("epoch"), config.training.best_metric,
+            record.best.get("value", float("nan")), run.checkpoints_dir / "best",
+        )  # fmt: skip
+    return {
+        "run": str(run.path),
+        "status": record.status,
+        "best": record.best,
+        "findings": [finding.message for finding in record.findings],
+    }
+
+
+def _fit(
+    run: RunDir, record: RunRecord, config: Config, checkpoint: Checkpoint | None
+) -> FitResult:
+    """Wire data, model, optimizer and schedule together and train."""
+    training = config.training
+    device = choose_device(training.device)
+    train_set, valid_set = (open_split(config, split) for split in SPLITS)
+    seed_everything(config.seed)
+    model = build_from_spec(checkpoint.model_spec) if checkpoint else _new_model(config, train_set)
+    record.model = describe_model(model)
+    record.save(run)
+    logger.info(
+        "model  %s, %s parameters, %.1f MFLOP per patch",
+        record.model["name"],
+        f"{record.model['num_parameters']:,}",
+        record.model["flops_per_patch"] / 1e6,
+    )
+    batches = train_loader(config, train_set, device)
+    optimizer = build_optimizer(model, **config.optimizer.model_dump())
+    scheduler = build_scheduler(
+        optimizer,
+        epochs=training.epochs,
+        steps_per_epoch=-(-len(batches) // training.accumulate_steps),
+        **config.scheduler.model_dump(),
+    )
+    augment = Augmenter(config.seed, train_set.num_rows, **config.data.augment.model_dump())
+    with ExperimentTracker(
+        config.experiment_name,
+        config.model_dump(mode="json"),
+        run=run,
+        tensorboard=config.tracking.tensorboard,
+    ) as tracker:
+        trainer = Trainer(
+            model,
+            optimizer,
+            _settings(config, device),
+            device,
+            scheduler=scheduler,
+            augment=augment,
+            tracker=tracker,
+        )
+        if checkpoint is not None:
+            trainer.load_checkpoint(checkpoint)
+        try:
+            return trainer.fit(batches, inference_loader(config, valid_set, device))
+        finally:
+            record.first_batch = trainer.first_batch
+            if trainer.state.best_epoch is not None:
+                record.best = {
+                    "epoch": trainer.state.best_epoch,
+                    "metric": training.best_metric,
+                    "value": trainer.state.best_value,
+                    "weights_sha256": load_best(run.checkpoints_dir).weights_sha256,
+                }
+
+
+def _new_model(config: Config, train_set: PCAMDataset) -> PatchClassifier:
+    """Build the model; its preprocessing carries the train split's own mean and deviation."""
+    mean, std = channel_stats(train_set)
+    options = config.model.model_dump()
+    preprocess = Preprocess(options.pop("normalization"), mean, std)
+    return build_model(
+        options.pop("name"), config.data.input_shape, preprocess=preprocess, **options
+    )
+
+
+def _settings(config: Config, device: torch.device) -> TrainerSettings:
+    training = config.training
+    return TrainerSettings(
+        epochs=training.epochs,
+        seed=config.seed,
+        best_metric=training.best_metric,
+        early_stopping_patience=training.early_stopping_patience,
+        clip_grad_norm=training.clip_grad_norm,
+        accumulate_steps=training.accumulate_steps,
+        label_smoothing=training.label_smoothing,
+        precision=choose_precision(training.precision, device),
+        channels_last=training.channels_last,
+    )
+
+
+@contextlib.contextmanager
+def _only_writer(run: RunDir) -> Iterator[None]:
+    """Hold the run's lock while inside; raises RunError when another process trains in it."""
+    with open(run.lock_path, "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(
+                f"another process is training in {run.path}. Wait for it, or stop it first."
+            ) from error
+        yield
+
+
+def _explain_os_error(error: OSError, run: RunDir) -> RunError:
+    where = f" ({error.filename})" if error.filename else ""
+    return RunError(
+        f"training stopped, the system says: {error.strerror or error}{where}. The checkpoints "
+        f"written so far are whole. Mend it (free space, rights), then go on with: "
+        f"ml-core train --resume {run.path}"
+    )

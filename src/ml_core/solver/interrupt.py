@@ -1,0 +1,46 @@
+"""Ctrl-C and SIGTERM as a request: the step in progress is finished, then training stops."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from types import FrameType, TracebackType
+
+logger = logging.getLogger("ml_core.train")
+
+
+class StopRequest:
+    """While inside, the first SIGINT or SIGTERM sets `name`; a second Ctrl-C ends at once.
+
+    The handler only sets a flag: saving inside a handler can meet the step half done. Outside the
+    main thread Python forbids handlers, and nothing is installed.
+    """
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            self._old = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        else:
+            self._old = {}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def __bool__(self) -> bool:
+        return self.name is not None
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self.name is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.name = signal.Signals(number).name
+        logger.info("%s: finishing the step, then saving.", self.name)

@@ -1,0 +1,97 @@
+"""Optimizers and learning-rate schedules by name.
+
+A schedule is a pure function of the step, so a resumed run needs nothing but the step's number;
+only `plateau`, which answers to the validation loss, has a memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
+    "sgd": torch.optim.SGD,
+}
+
+
+def build_optimizer(
+    model: nn.Module, name: str, lr: float, weight_decay: float, **options: Any
+) -> torch.optim.Optimizer:
+    """Return the optimizer `name` over the trainable parameters of `model`.
+
+    Weight decay goes to kernels and matrices; biases and the scales of normalisation are spared,
+    since pulling them to 0 regularises nothing (He et al. 2018, arXiv 1812.01187).
+    """
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return OPTIMIZERS[name]([group for group in groups if group["params"]], lr=lr, **options)
+
+
+def build_scheduler(
+    optimizer: torch.optim.Optimizer,
+    name: str,
+    *,
+    epochs: int,
+    steps_per_epoch: int,
+    **options: Any,
+) -> LRScheduler | ReduceLROnPlateau:
+    """Return the schedule `name`; all but plateau are stepped after every optimizer step."""
+    if name == "plateau":
+        return ReduceLROnPlateau(
+            optimizer, factor=options["gamma"], patience=options["patience"], mode="min"
+        )
+    total = epochs * steps_per_epoch
+    return LambdaLR(
+        optimizer,
+        lambda step: lr_factor(name, step, total=total, steps_per_epoch=steps_per_epoch, **options),
+    )
+
+
+def lr_factor(
+    name: str,
+    step: int,
+    *,
+    total: int,
+    steps_per_epoch: int,
+    warmup_epochs: float = 0.0,
+    warmup_share: float = 0.3,
+    start_factor: float = 0.04,
+    min_factor: float = 0.0,
+    step_epochs: int = 5,
+    gamma: float = 0.1,
+) -> float:
+    """Return learning rate over highest learning rate at `step` (from 0) of `total`.
+
+    one_cycle rises and falls along a cosine; the others rise linearly over `warmup_epochs` to a
+    first step above 0, then follow their own course.
+    """
+    if name == "one_cycle":
+        peak = warmup_share * total
+        if step < peak:
+            return _cosine(start_factor, 1.0, step / peak)
+        return _cosine(1.0, min_factor, (step - peak) / max(1.0, total - 1 - peak))
+    warmup = round(warmup_epochs * steps_per_epoch)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    if name == "constant":
+        return 1.0
+    if name == "cosine":
+        return _cosine(1.0, min_factor, (step - warmup) / max(1, total - 1 - warmup))
+    if name == "step":
+        return gamma ** (step // (step_epochs * steps_per_epoch))
+    raise ValueError(f"unknown schedule {name!r}")
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    """Return the value at `share` (0..1, held beyond 1) of a half cosine from start to end."""
+    return end + (start - end) * (1 + math.cos(math.pi * min(1.0, share))) / 2
