@@ -1,0 +1,308 @@
+"""The training loop: what it changes, what it must not, and that stopping leaves no trace."""
+
+import copy
+import dataclasses
+import hashlib
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from tiny_pcam import make_patches, write_tiny_pcam
+from torch import nn
+
+from ml_core.checkpoint import load_best, load_checkpoint, load_last
+from ml_core.data.augment import Augmenter
+from ml_core.data.loader import build_loader
+from ml_core.data.pcam import PCAMDataset, split_paths
+from ml_core.errors import TrainingError
+from ml_core.models import MLP, Preprocess, build_model
+from ml_core.runs import RunDir, read_jsonl
+from ml_core.solver import Trainer
+from ml_core.solver.optim import build_optimizer, build_scheduler
+from ml_core.solver.trainer import TrainerSettings
+from ml_core.tracking import ExperimentTracker
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return write_tiny_pcam(tmp_path_factory.mktemp("tiny") / "data")
+
+
+def open_loader(data_dir, split, batch_size=32, seed=0, num_workers=0):
+    paths = split_paths(data_dir, split)
+    is_train = split == "train"
+    return build_loader(
+        PCAMDataset(paths.x, paths.y),
+        batch_size,
+        shuffle=is_train,
+        balanced=is_train,
+        seed=seed,
+        num_workers=num_workers,
+    )
+
+
+def make_trainer(data_dir, tmp_path, name="run", model=None, scheduler="cosine", **settings):
+    """A trainer with everything on that could make two runs differ: dropout and augmentation."""
+    settings = TrainerSettings(**{"epochs": 2, "seed": 5, "channels_last": True, **settings})
+    torch.manual_seed(1)
+    model = model or build_model("cnn", dropout_rate=0.3, widths=[8, 8], blocks_per_stage=1)
+    optimizer = build_optimizer(model, "adamw", lr=3e-3, weight_decay=0.01)
+    options = {"gamma": 0.1, "patience": 0} if scheduler == "plateau" else {}
+    return Trainer(
+        model,
+        optimizer,
+        settings,
+        scheduler=build_scheduler(
+            optimizer, scheduler, epochs=settings.epochs, steps_per_epoch=3, **options
+        ),
+        augment=Augmenter(settings.seed, 96, dihedral=True, stain_jitter=0.1),
+        tracker=ExperimentTracker(
+            "tiny", {}, run=RunDir.create(tmp_path, name), tensorboard=False
+        ),
+    )
+
+
+def fit(trainer, data_dir, **loader):
+    return trainer.fit(open_loader(data_dir, "train", **loader), open_loader(data_dir, "valid"))
+
+
+def digest(trainer):
+    """One hash over every weight and every number of the optimizer."""
+    parts = [p.detach() for p in trainer.model.state_dict().values()]
+    for _, values in sorted(trainer.optimizer.state_dict()["state"].items()):
+        parts += [values[key] for key in sorted(values)]
+    return hashlib.sha256(b"".join(p.contiguous().numpy().tobytes() for p in parts)).hexdigest()
+
+
+def test_training_learns_and_writes_one_line_per_epoch_and_step(data_dir, tmp_path):
+    trainer = make_trainer(data_dir, tmp_path, epochs=4)
+    result = fit(trainer, data_dir)
+    assert result.status == "completed"
+    assert result.val_metrics["roc_auc"] > 0.95
+    assert not result.findings
+    run = trainer.tracker.run
+    assert [line["epoch"] for line in read_jsonl(run.metrics_log_path)] == [1, 2, 3, 4]
+    steps = list(read_jsonl(run.steps_log_path))
+    assert [line["step"] for line in steps] == list(range(1, 13))
+    assert {"loss", "learning_rate", "grad_norm", "patches_per_s"} <= set(steps[0])
+
+
+def test_validation_changes_no_parameter_and_no_gradient(data_dir, tmp_path):
+    trainer = make_trainer(data_dir, tmp_path)
+    before = copy.deepcopy(trainer.model.state_dict())
+    loss, accuracy, f1 = trainer.validate(open_loader(data_dir, "valid"), 1)
+    assert 0 < loss < 10
+    assert 0 <= accuracy <= 1
+    assert 0 <= f1 <= 1 or np.isnan(f1)
+    after = trainer.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(p.grad is None for p in trainer.model.parameters())
+
+
+def test_one_epoch_moves_every_weight(data_dir, tmp_path):
+    trainer = make_trainer(data_dir, tmp_path)
+    before = copy.deepcopy(dict(trainer.model.named_parameters()))
+    trainer.train_epoch(open_loader(data_dir, "train"), 1)
+    still = [n for n, p in trainer.model.named_parameters() if torch.equal(before[n], p)]
+    assert still == []
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 4])
+def test_a_resumed_run_ends_in_the_same_bits(data_dir, tmp_path, stop_after):
+    straight = make_trainer(data_dir, tmp_path, "straight")
+    fit(straight, data_dir)
+
+    stopped = make_trainer(data_dir, tmp_path, "stopped")
+    take_step = stopped._train_step
+
+    def step_then_interrupt(group):
+        take_step(group)
+        if stopped.state.step == stop_after:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    stopped._train_step = step_then_interrupt
+    assert fit(stopped, data_dir).status == "interrupted"
+    assert stopped.state.step == stop_after
+    run = stopped.tracker.run
+    stopped.tracker.close()
+
+    resumed = make_trainer(data_dir, tmp_path, "fresh")
+    resumed._tracker = ExperimentTracker("tiny", {}, run=run, tensorboard=False)
+    resumed.load_checkpoint(load_last(run.checkpoints_dir))
+    assert fit(resumed, data_dir).status == "completed"
+
+    assert digest(resumed) == digest(straight)
+    assert resumed.state == straight.state
+    for log in ("steps_log_path", "metrics_log_path"):
+        assert what_was_logged(run, log) == what_was_logged(straight.tracker.run, log)
+
+
+def what_was_logged(run, log):
+    """The lines without what a clock decides."""
+    clock = {"time", "patches_per_s", "train_patches_per_s", "seconds"}
+    lines = read_jsonl(getattr(run, log))
+    return [{k: v for k, v in line.items() if k not in clock} for line in lines]
+
+
+def test_steps_logged_after_the_checkpoint_are_logged_once_on_resume(data_dir, tmp_path):
+    """A kill leaves steps in the log that no checkpoint holds; they are done, and logged, again."""
+    killed = make_trainer(data_dir, tmp_path, epochs=2)
+    fit(killed, data_dir)
+    killed.tracker.log_step(7, {"loss": 1.0}, epoch=3)
+    killed.tracker.close()
+    run = killed.tracker.run
+
+    resumed = make_trainer(data_dir, tmp_path, "fresh", epochs=3)
+    resumed._tracker = ExperimentTracker("tiny", {}, run=run, tensorboard=False)
+    resumed.load_checkpoint(load_last(run.checkpoints_dir))
+    fit(resumed, data_dir)
+    assert [line["step"] for line in read_jsonl(run.steps_log_path)] == list(range(1, 10))
+
+
+@pytest.mark.parametrize("scheduler", ["plateau", "one_cycle", "constant"])
+def test_schedules_survive_a_resume(data_dir, tmp_path, scheduler):
+    straight = make_trainer(data_dir, tmp_path, "a", scheduler=scheduler, epochs=4)
+    fit(straight, data_dir)
+    part = make_trainer(data_dir, tmp_path, "b", scheduler=scheduler, epochs=4)
+    part.settings = dataclasses.replace(part.settings, epochs=2)
+    fit(part, data_dir)
+    rest = make_trainer(data_dir, tmp_path, "c", scheduler=scheduler, epochs=4)
+    rest.load_checkpoint(load_last(part.tracker.run.checkpoints_dir))
+    fit(rest, data_dir)
+    assert digest(rest) == digest(straight)
+
+
+def test_another_seed_gives_another_run_and_the_same_seed_the_same(data_dir, tmp_path):
+    trainers = [make_trainer(data_dir, tmp_path, seed=seed) for seed in (5, 5, 6)]
+    for trainer in trainers:
+        fit(trainer, data_dir)
+    first, same, other = (digest(trainer) for trainer in trainers)
+    assert first == same != other
+
+
+def test_reader_processes_change_nothing(data_dir, tmp_path):
+    digests = []
+    for num_workers in (0, 2):
+        trainer = make_trainer(data_dir, tmp_path, epochs=2)
+        fit(trainer, data_dir, num_workers=num_workers)
+        digests.append(digest(trainer))
+    assert digests[0] == digests[1]
+
+
+def test_logging_the_gradient_norm_does_not_clip(data_dir, tmp_path):
+    """With a limit far above every norm the run must equal the one without a limit."""
+    plain = make_trainer(data_dir, tmp_path)
+    fit(plain, data_dir)
+    limited = make_trainer(data_dir, tmp_path, clip_grad_norm=1e9)
+    fit(limited, data_dir)
+    clipped = make_trainer(data_dir, tmp_path, clip_grad_norm=1e-3)
+    fit(clipped, data_dir)
+    assert digest(plain) == digest(limited) != digest(clipped)
+
+
+def test_accumulated_batches_give_the_gradient_of_the_whole(data_dir, tmp_path):
+    def one_step(batch_size, accumulate):
+        model = MLP((3, 96, 96), [8], dropout_rate=0.0, preprocess=Preprocess())
+        model.load_state_dict(start)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        settings = TrainerSettings(epochs=1, accumulate_steps=accumulate)
+        run = RunDir.create(tmp_path, "run")
+        tracker = ExperimentTracker("tiny", {}, run=run, tensorboard=False)
+        trainer = Trainer(model, optimizer, settings, tracker=tracker)
+        # 96 patches: one step of 96, or one of 40 + 40 + 16, whose sizes differ
+        trainer.train_epoch(open_loader(data_dir, "train", batch_size))
+        assert trainer.state.step == 1
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    start = MLP((3, 96, 96), [8], dropout_rate=0.0, preprocess=Preprocess()).state_dict()
+    assert torch.allclose(one_step(96, 1), one_step(40, 3), atol=1e-6)
+
+
+def test_training_stops_at_the_first_value_that_is_not_finite(data_dir, tmp_path):
+    model = MLP((3, 96, 96), [8], preprocess=Preprocess())
+    with torch.no_grad():
+        model.get_parameter(next(n for n, _ in model.named_parameters())).fill_(float("nan"))
+    trainer = make_trainer(data_dir, tmp_path, model=model)
+    with pytest.raises(TrainingError, match=r"epoch 1, step 1, patches .*weights went bad first"):
+        fit(trainer, data_dir)
+    assert trainer.state.step == 0
+
+
+def test_a_learning_rate_far_too_high_is_stopped_and_explained(data_dir, tmp_path):
+    trainer = make_trainer(data_dir, tmp_path, epochs=50)
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = 1e30
+    trainer.scheduler = None
+    with pytest.raises(TrainingError, match="went bad first"):
+        fit(trainer, data_dir)
+
+
+def test_early_stopping_keeps_the_best_epoch(data_dir, tmp_path):
+    trainer = make_trainer(data_dir, tmp_path, epochs=30, early_stopping_patience=2)
+    result = fit(trainer, data_dir)
+    lines = list(read_jsonl(trainer.tracker.run.metrics_log_path))
+    best = max(lines, key=lambda line: line["val_roc_auc"])
+    assert result.status == "stopped_early"
+    assert result.state.best_epoch == best["epoch"] == len(lines) - 2
+    saved = load_best(trainer.tracker.run.checkpoints_dir).state["train"]
+    assert saved["best_epoch"] == best["epoch"]
+
+
+def test_the_best_checkpoint_gives_the_score_that_was_logged(data_dir, tmp_path):
+    trainer = make_trainer(data_dir, tmp_path, epochs=5, best_metric="val_loss")
+    fit(trainer, data_dir)
+    lines = list(read_jsonl(trainer.tracker.run.metrics_log_path))
+    trainer.model.load_state_dict(load_best(trainer.tracker.run.checkpoints_dir).model_state)
+    loss, _, _ = trainer.validate(open_loader(data_dir, "valid"))
+    assert loss == pytest.approx(min(line["val_loss"] for line in lines), abs=1e-9)
+
+
+def test_a_model_that_says_the_same_of_every_patch_is_found_out(data_dir, tmp_path):
+    class Constant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(2))
+
+        def forward(self, images):
+            return self.bias.expand(len(images), 2)
+
+    trainer = make_trainer(data_dir, tmp_path, model=Constant(), epochs=1)
+    (finding,) = fit(trainer, data_dir).findings
+    assert finding.id == "not-learning"
+    assert "same probability" in finding.message
+
+
+def test_the_course_script_works_as_it_was_written(data_dir, tmp_path):
+    from ml_core.data import get_dataloaders
+    from ml_core.utils import seed_everything
+
+    config = {
+        "experiment_name": "course",
+        "seed": 42,
+        "data": {"data_path": str(data_dir), "batch_size": 16, "num_workers": 0},
+        "training": {"epochs": 2, "learning_rate": 1e-3, "save_dir": str(tmp_path / "results")},
+    }
+    seed_everything(config["seed"])
+    train_loader, val_loader = get_dataloaders(config)
+    model = MLP(input_shape=[3, 96, 96], hidden_units=[16], num_classes=2, dropout_rate=0.2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config["training"]["learning_rate"])
+    trainer = Trainer(model, optimizer, config, "cpu")
+    trainer.fit(train_loader, val_loader)
+    loss, accuracy, f1 = trainer.validate(val_loader, 2)
+    assert loss > 0
+    assert accuracy > 0.5
+    assert f1 > 0
+    run_dir = tmp_path / "results" / "course"
+    assert len(list(read_jsonl(run_dir / "metrics.jsonl"))) == 2
+    path = trainer.save_checkpoint(2, loss)
+    assert load_checkpoint(path).state["train"]["step"] == trainer.state.step
+
+
+def test_patches_are_grey_levels_for_every_model():
+    """A float image means the same as a byte image: training and prediction cannot differ."""
+    images = torch.from_numpy(make_patches([0, 1])).permute(0, 3, 1, 2)
+    for model in (MLP((3, 96, 96), [8]), build_model("cnn", widths=[8, 8])):
+        model.eval()
+        assert torch.equal(model(images), model(images.float()))
