@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def console() -> Console:
     """Return the one console all output goes through, so that lines and bars do not mix."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, soft_wrap=True, emoji=False)  # a path may hold ":100:"
 
 
 class _ConsoleHandler(logging.Handler):
@@ -52,12 +53,19 @@ class _ConsoleHandler(logging.Handler):
 
 
 def setup_cli_logging() -> None:
-    """Send everything under `ml_core` to the console, as plain lines."""
-    logger = logging.getLogger(ROOT_NAME)
-    logger.setLevel(logging.INFO)
-    logger.handlers = [_ConsoleHandler()]
-    logger.propagate = False
+    """Send everything under `ml_core`, and Python's warnings, to the console as plain lines."""
     logging.captureWarnings(True)
+    for name in (ROOT_NAME, "py.warnings"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        logger.handlers = [_ConsoleHandler()]
+        logger.propagate = False
+
+
+def shown(path: Path) -> str:
+    """Return `path` as a person standing in the current folder would type it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def progress(

@@ -26,6 +26,7 @@ from ml_core.runs import Finding, RunDir, RunRecord, read_jsonl, write_json
 logger = logging.getLogger("ml_core.evaluate")
 
 SPLITS = ("train", "valid")
+SHOWN = ("roc_auc", "pr_auc", "accuracy", "f1", "f2", "recall", "precision")
 SAME = 1e-6  # scores from the same weights and patches differ by less, on any machine
 
 
@@ -61,10 +62,13 @@ def evaluate(path: Path, split: str = "valid") -> dict[str, Any]:
     write_json(run.metrics_path, scores)
     if split == "valid":
         _compare_with_log(run, record, predictions, trained.epoch)
-    for name in ("roc_auc", "pr_auc", "accuracy", "f1", "f2", "recall", "precision"):
+    logger.info(
+        "%s on %s, weights of epoch %d, with 95 %% intervals:", run.name, split, trained.epoch
+    )
+    for name in SHOWN:
         score = scores["metrics"][name]
         if score["value"] is not None:
-            logger.info("%-10s %.4f  (%.4f to %.4f)", name, *score.values())
+            logger.info("  %-9s  %.4f  (%.4f to %.4f)", name, *score.values())
     return {"run": str(run.path), **scores}
 
 

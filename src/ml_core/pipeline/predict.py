@@ -13,15 +13,15 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 
 from ml_core.config import Config
 from ml_core.data.image_files import IMAGE_SUFFIXES, read_image
-from ml_core.data.loader import Batch
 from ml_core.data.patch_file import PatchFile
 from ml_core.errors import DataError, MLCoreError
 from ml_core.evaluation.predictor import predict as predict_batches
@@ -35,6 +35,14 @@ logger = logging.getLogger("ml_core.predict")
 HDF5_SUFFIXES = (".h5", ".hdf5")
 TABLE_SUFFIXES = (".csv", ".parquet")
 COLUMNS = ["file", "index", "y_prob", "y_pred", "error"]
+
+
+class UnlabelledBatch(NamedTuple):
+    """A batch of patches whose truth nobody has told."""
+
+    images: torch.Tensor  # (B, 3, H, W) uint8
+    labels: None
+    index: torch.Tensor  # type: ignore[assignment]  # (B,) long, hides tuple.index
 
 
 def predict(path: Path, files: list[Path], out: Path) -> dict[str, Any]:
@@ -91,7 +99,7 @@ def _predict_hdf5(trained: TrainedModel, path: Path, patch_size: tuple[int, int]
             f"{patch_size[0]} x {patch_size[1]}."
         )
 
-    def batches() -> Iterator[Batch]:
+    def batches() -> Iterator[UnlabelledBatch]:
         for start in range(0, len(file), INFERENCE_BATCH_SIZE):
             rows = np.arange(start, min(start + INFERENCE_BATCH_SIZE, len(file)))
             yield _unlabelled(file.read(rows), rows)
@@ -118,7 +126,7 @@ def _predict_images(
 ) -> pd.DataFrame:
     errors: dict[int, str] = {}
 
-    def batches() -> Iterator[Batch]:
+    def batches() -> Iterator[UnlabelledBatch]:
         for start in range(0, len(paths), INFERENCE_BATCH_SIZE):
             patches, rows = [], []
             for row in range(start, min(start + INFERENCE_BATCH_SIZE, len(paths))):
@@ -148,9 +156,9 @@ def _predict_images(
     )
 
 
-def _unlabelled(patches: np.ndarray[Any, np.dtype[np.uint8]], rows: Any) -> Batch:
+def _unlabelled(patches: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64]) -> UnlabelledBatch:
     images = torch.from_numpy(patches).permute(0, 3, 1, 2)
-    return Batch(images, None, torch.as_tensor(rows))
+    return UnlabelledBatch(images, None, torch.from_numpy(rows))
 
 
 def _write_table(table: pd.DataFrame, out: Path) -> None:

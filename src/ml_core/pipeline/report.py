@@ -20,6 +20,7 @@ from ml_core.config import Config
 from ml_core.data.patch_file import PatchFile
 from ml_core.data.pcam import split_paths
 from ml_core.evaluation.report import render_report
+from ml_core.log import shown
 from ml_core.runs import RunDir
 
 logger = logging.getLogger("ml_core.report")
@@ -39,5 +40,5 @@ def report(paths: Sequence[Path], out: Path | None = None) -> dict[str, Any]:
         return PatchFile(split_paths(data_path, split).x).read(index)
 
     written = render_report(runs, out, read_patches=read_patches)
-    logger.info("report %s", written)
+    logger.info("report %s", shown(written))
     return {"report": str(written)}

@@ -26,6 +26,7 @@ from ml_core.data.augment import Augmenter
 from ml_core.data.checks import SplitRecord, channel_stats
 from ml_core.data.pcam import PCAMDataset
 from ml_core.errors import RunError, TrainingError
+from ml_core.log import shown
 from ml_core.models import (
     PatchClassifier,
     Preprocess,
@@ -118,7 +119,7 @@ def resume(path: Path, *, command: str) -> dict[str, Any]:
         torch.set_num_threads(num_threads)
     record.resumed_at.append(utc_now())
     record.status, record.error, record.ended_at = "running", None, None
-    logger.info("resuming %s at step %d", run.path, checkpoint.state["train"]["step"])
+    logger.info("resuming %s at step %d", shown(run.path), checkpoint.state["train"]["step"])
     return _train_in(run, record, config, checkpoint=checkpoint)
 
 
@@ -126,7 +127,7 @@ def _train_in(
     run: RunDir, record: RunRecord, config: Config, *, checkpoint: Checkpoint | None
 ) -> dict[str, Any]:
     """Build everything, fit, and leave the record as it ended, whatever happens."""
-    logger.info("run directory %s", run.path)
+    logger.info("run    %s", shown(run.path))
     started = time.monotonic()
     with _only_writer(run):
         sync = start_sync(run, config.tracking.mlflow_uri) if config.tracking.mlflow_uri else None
@@ -152,12 +153,12 @@ def _train_in(
             if sync is not None:
                 logger.info("%s", finish_sync(sync).message)
     if record.status == "interrupted":
-        logger.info("interrupted; go on with: ml-core train --resume %s", run.path)
+        logger.info("interrupted; go on with: ml-core train --resume %s", shown(run.path))
     else:
         logger.info(
             "best epoch %s with %s %.4f, checkpoint %s",
             record.best.get("epoch"), config.training.best_metric,
-            record.best.get("value", float("nan")), run.checkpoints_dir / "best",
+            record.best.get("value", float("nan")), shown(run.checkpoints_dir / "best"),
         )  # fmt: skip
     return {
         "run": str(run.path),
@@ -266,5 +267,5 @@ def _explain_os_error(error: OSError, run: RunDir) -> RunError:
     return RunError(
         f"training stopped, the system says: {error.strerror or error}{where}. The checkpoints "
         f"written so far are whole. Mend it (free space, rights), then go on with: "
-        f"ml-core train --resume {run.path}"
+        f"ml-core train --resume {shown(run.path)}"
     )
