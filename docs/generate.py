@@ -1,6 +1,6 @@
 """Write docs/cli.md, docs/config.md and the JSON Schema from the code; with --check, compare.
 
-    python docs/generate.py [--check]
+python docs/generate.py [--check]
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def render_config() -> str:
         "# Configuration\n",
         "One YAML file holds everything that decides a result. An unknown key, a repeated key or a",
         "wrong value is an error that names the key, what is allowed and the nearest valid key.",
-        "Relative paths in the file are relative to the file; those given with `--set` are relative",
-        "to where you type. `ml-core config show CONFIG` prints the resolved configuration.\n",
-        "Editors that know YAML schemas can complete and check the keys: put",
-        "`# yaml-language-server: $schema=PATH/src/ml_core/config.schema.json` on the first line.\n",
+        "Relative paths in the file are relative to the file; those given with `--set` to where",
+        "you type. `ml-core config show CONFIG` prints the resolved configuration.\n",
+        "Editors that know YAML schemas complete and check the keys, if the first line names it:",
+        "`# yaml-language-server: $schema=PATH/src/ml_core/config.schema.json`.\n",
         "The course's spellings `training.learning_rate` and `training.save_dir` are read as",
         "`optimizer.lr` and `output_dir`.\n",
     ]
@@ -111,9 +111,7 @@ def main() -> int:
         )
         + "\n",
     }
-    stale = [
-        path for path, text in files.items() if not path.is_file() or path.read_text() != text
-    ]
+    stale = [path for path, text in files.items() if not path.is_file() or path.read_text() != text]
     if "--check" in sys.argv[1:]:
         for path in stale:
             print(f"{path.relative_to(ROOT)} is not what the code says. Run: make docs")

@@ -278,7 +278,9 @@ def test_a_finished_run_is_not_resumed(ml_core, trained):
 
 def test_resume_takes_no_other_config(ml_core, trained, config):
     assert ml_core("train", config, "--resume", trained.path).code == 2
-    assert ml_core("run", "--resume", trained.path, "--set", "seed=3").code == 2
+    done = ml_core("run", "--resume", trained.path, "--set", "seed=3")
+    assert done.code == 2
+    assert "nothing to resume" in done.out
 
 
 def test_a_run_whose_data_have_changed_is_neither_evaluated_nor_resumed(ml_core, tmp_path):
@@ -290,6 +292,22 @@ def test_a_run_whose_data_have_changed_is_neither_evaluated_nor_resumed(ml_core,
     done = ml_core("evaluate", run.path)
     assert done.code == 2
     assert "has changed since the run was trained" in done.out
+
+
+def test_a_trained_run_can_be_scored_anew_where_its_data_have_moved(
+    ml_core, trained, data_dir, tmp_path
+):
+    moved = tmp_path / "moved"
+    shutil.copytree(data_dir, moved)
+    done = ml_core(
+        "evaluate", trained.path, "--json",
+        "--set", f"data.data_path={moved}", "--set", "evaluation.threshold=0.9",
+    )  # fmt: skip
+    assert done.code == 0, done.out
+    assert done.json["threshold"] == 0.9
+    refused = ml_core("evaluate", trained.path, "--set", "model.hidden_units=[8]")
+    assert refused.code == 2
+    assert "evaluation.threshold" in refused.out
 
 
 def test_a_changed_checkpoint_is_not_scored(ml_core, trained):

@@ -63,8 +63,8 @@ def run(
     from ml_core.pipeline import run as stage
 
     if resume is not None:
-        _refuse_beside_resume(config, overrides)
-        _finish(stage.resume(resume, command=_command()), as_json)
+        _refuse_beside_resume(config)
+        _finish(stage.resume(resume, overrides or (), command=_command()), as_json)
     else:
         loaded = Config.load(_required(config), overrides or ())
         _finish(stage.run(loaded, command=_command()), as_json)
@@ -88,10 +88,10 @@ def train(
     from ml_core.config import Config
 
     if resume is not None:
-        _refuse_beside_resume(config, overrides, fast_dev_run)
+        _refuse_beside_resume(config, fast_dev_run)
         from ml_core.pipeline.train import resume as resume_stage
 
-        _finish(resume_stage(resume, command=_command()), as_json)
+        _finish(resume_stage(resume, overrides or (), command=_command()), as_json)
         return
     loaded = Config.load(_required(config), overrides or ())
     if fast_dev_run:
@@ -105,12 +105,13 @@ def train(
 def evaluate(
     run: RunPath,
     split: Annotated[str, typer.Option(help="train or valid.")] = "valid",
+    overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a run's best checkpoint: predictions table, metrics with intervals, figures."""
     from ml_core.pipeline.evaluate import evaluate as stage
 
-    _finish(stage(run, split), as_json)
+    _finish(stage(run, split, overrides or ()), as_json)
 
 
 @app.command()
@@ -122,12 +123,13 @@ def predict(
     out: Annotated[Path, typer.Option(help="Table to write, .csv or .parquet.")] = Path(
         "predictions.csv"
     ),
+    overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the probability of tumour for each patch of the files."""
     from ml_core.pipeline.predict import predict as stage
 
-    _finish(stage(run, files, out), as_json)
+    _finish(stage(run, files, out, overrides or ()), as_json)
 
 
 @app.command()
@@ -138,12 +140,13 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="HTML file to write [default: report.html in the run].")
     ] = None,
+    overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Write one self-contained HTML page about evaluated runs."""
     from ml_core.pipeline.report import report as stage
 
-    _finish(stage(runs, out), as_json)
+    _finish(stage(runs, out, overrides or ()), as_json)
 
 
 @data_app.command("synth")
@@ -210,7 +213,7 @@ def _required(config: Path | None) -> Path:
 
 def _refuse_beside_resume(*others: object) -> None:
     if any(others):
-        raise ConfigError("a resumed run keeps its own config: --resume takes nothing beside it.")
+        raise ConfigError("a resumed run keeps its own config: give --resume RUN without CONFIG.")
 
 
 def _version(value: bool) -> None:

@@ -11,16 +11,16 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ml_core.config import Config
 from ml_core.errors import RunError, did_you_mean
 from ml_core.evaluation.predictions import Predictions, evaluate_predictions
 from ml_core.evaluation.predictor import predict
 from ml_core.log import progress
 from ml_core.pipeline.splits import check_data, inference_loader, open_split, refuse_other_data
-from ml_core.pipeline.trained_model import load_trained
+from ml_core.pipeline.trained_model import load_run_config, load_trained
 from ml_core.runs import Finding, RunDir, RunRecord, read_jsonl, write_json
 
 logger = logging.getLogger("ml_core.evaluate")
@@ -30,7 +30,7 @@ SHOWN = ("roc_auc", "pr_auc", "accuracy", "f1", "f2", "recall", "precision")
 SAME = 1e-6  # scores from the same weights and patches differ by less, on any machine
 
 
-def evaluate(path: Path, split: str = "valid") -> dict[str, Any]:
+def evaluate(path: Path, split: str = "valid", overrides: Iterable[str] = ()) -> dict[str, Any]:
     """Return the content of metrics.json, with "run"; raises RunError, DataError, CheckpointError.
 
     The scores of the best epoch were logged in training; here they are computed again from the
@@ -38,7 +38,7 @@ def evaluate(path: Path, split: str = "valid") -> dict[str, Any]:
     """
     _check_split(split)
     run = RunDir.open(path)
-    record, config = RunRecord.load(run), Config.load(run.config_path)
+    record, config = RunRecord.load(run), load_run_config(run, overrides)
     trained = load_trained(run, config)
     refuse_other_data(record, check_data(config, (split,)))
     loader = inference_loader(config, open_split(config, split), trained.device)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,14 +20,13 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from ml_core.config import Config
 from ml_core.data.image_files import IMAGE_SUFFIXES, read_image
 from ml_core.data.patch_file import PatchFile
 from ml_core.errors import DataError, MLCoreError
 from ml_core.evaluation.predictor import predict as predict_batches
 from ml_core.log import progress
 from ml_core.pipeline.splits import INFERENCE_BATCH_SIZE
-from ml_core.pipeline.trained_model import TrainedModel, load_trained
+from ml_core.pipeline.trained_model import TrainedModel, load_run_config, load_trained
 from ml_core.runs import RunDir
 
 logger = logging.getLogger("ml_core.predict")
@@ -45,7 +44,9 @@ class UnlabelledBatch(NamedTuple):
     index: torch.Tensor  # type: ignore[assignment]  # (B,) long, hides tuple.index
 
 
-def predict(path: Path, files: list[Path], out: Path) -> dict[str, Any]:
+def predict(
+    path: Path, files: list[Path], out: Path, overrides: Iterable[str] = ()
+) -> dict[str, Any]:
     """Return {"out", "patches", "errors", "weights_sha256"}; raises RunError, DataError.
 
     `y_pred` is 1 from the run's evaluation.threshold on.
@@ -55,7 +56,7 @@ def predict(path: Path, files: list[Path], out: Path) -> dict[str, Any]:
     for file in files:
         _check_kind(file)
     run = RunDir.open(path)
-    config = Config.load(run.config_path)
+    config = load_run_config(run, overrides)
     trained = load_trained(run, config)
     patch_size = config.data.input_shape[1:]
     images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]

@@ -8,6 +8,7 @@ Reads a config and the data it names; writes a run directory per seed and one re
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +28,22 @@ def run(config: Config, *, command: str) -> dict[str, Any]:
     return _score(train(config, command=command))
 
 
-def resume(path: Path, *, command: str) -> dict[str, Any]:
+def resume(path: Path, overrides: Sequence[str] = (), *, command: str) -> dict[str, Any]:
     """Go on with the run at `path`, then evaluate and report it."""
-    result = resume_training(path, command=command)
-    return _score({"status": result["status"], "runs": [result]})
+    result = resume_training(path, overrides, command=command)
+    return _score({"status": result["status"], "runs": [result]}, overrides)
 
 
-def _score(result: dict[str, Any]) -> dict[str, Any]:
+def _score(result: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
     if result["status"] == "interrupted":
         return result
     for trained in result["runs"]:
-        trained["metrics"] = evaluate(Path(trained["run"]))["metrics"]
+        trained["metrics"] = evaluate(Path(trained["run"]), overrides=overrides)["metrics"]
     paths = [Path(trained["run"]) for trained in result["runs"]]
     for path in paths:
-        result["report"] = report([path])["report"]
+        result["report"] = report([path], overrides=overrides)["report"]
     if len(paths) > 1:
-        result["report"] = report(paths)["report"]
+        result["report"] = report(paths, overrides=overrides)["report"]
     for path in paths:
         _send_results(RunDir.open(path))
     return result

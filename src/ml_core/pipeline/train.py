@@ -14,7 +14,7 @@ import datetime as dt
 import fcntl
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from ml_core.pipeline.splits import (
     refuse_other_data,
     train_loader,
 )
+from ml_core.pipeline.trained_model import load_run_config
 from ml_core.reproducibility import (
     code_record,
     hardware_record,
@@ -93,11 +94,10 @@ def train_seed(
     write_text(run.config_path, one_seed.dump_yaml())
     if diff:
         write_text(run.diff_path, diff)
-    record.save(run)
     return _train_in(run, record, one_seed, checkpoint=None)
 
 
-def resume(path: Path, *, command: str) -> dict[str, Any]:
+def resume(path: Path, overrides: Iterable[str] = (), *, command: str) -> dict[str, Any]:
     """Go on with the run at `path` from its newest whole checkpoint, to the bits it would have had.
 
     Raises RunError when it is finished or its data have changed, CheckpointError without one.
@@ -109,7 +109,7 @@ def resume(path: Path, *, command: str) -> dict[str, Any]:
             f"{run.path} is {record.status}; there is nothing to resume. "
             "Train longer as a new run: ml-core train CONFIG --set training.epochs=N."
         )
-    config = Config.load(run.config_path)
+    config = load_run_config(run, overrides)
     checkpoint = load_last(run.checkpoints_dir)
     checks = check_data(config, SPLITS)
     refuse_other_data(record, checks)
@@ -130,6 +130,7 @@ def _train_in(
     logger.info("run    %s", shown(run.path))
     started = time.monotonic()
     with _only_writer(run):
+        record.save(run)  # before the syncer looks, which leaves a run that is not running
         sync = start_sync(run, config.tracking.mlflow_uri) if config.tracking.mlflow_uri else None
         try:
             result = _fit(run, record, config, checkpoint)

@@ -1,16 +1,42 @@
-"""A run's best weights as a model, ready to predict."""
+"""A trained run's config, and its best weights as a model, ready to predict."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 
 from ml_core.checkpoint import load_best
 from ml_core.config import Config
+from ml_core.errors import ConfigError
 from ml_core.models import PatchClassifier, build_from_spec
 from ml_core.pipeline.device import choose_device, choose_precision
 from ml_core.runs import RunDir
+
+# What may be set anew for a trained run: where things are and how they are scored. The data may
+# have moved, since their SHA-256 is compared. Everything else decided what was trained.
+SETTABLE = (
+    "data.data_path",
+    "data.num_workers",
+    "evaluation.num_resamples",
+    "evaluation.threshold",
+    "tracking.mlflow_uri",
+    "training.device",
+)
+
+
+def load_run_config(run: RunDir, overrides: Iterable[str] = ()) -> Config:
+    """Return the config of `run` with `overrides`; raises ConfigError for a key not in SETTABLE."""
+    overrides = list(overrides)
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if key not in SETTABLE:
+            raise ConfigError(
+                f"--set {key}: {run.name} was trained with its own. Allowed for a trained run: "
+                f"{', '.join(SETTABLE)}. For anything else start a new run."
+            )
+    return Config.load(run.config_path, overrides)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,150 @@
+"""An append-only log of JSON lines that a kill, a full disk or a resume leaves whole."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_core.errors import RunError
+
+LONGEST_LINE = 1 << 20  # bytes looked through for the end of the last whole line
+
+
+class LogFile:
+    """The log at `path`, opened for appending; a last line cut short by a crash is removed.
+
+    Writing is not buffered here: when `append` returns, the operating system has the whole line, so
+    that killing this process loses none, and a forked worker has nothing of ours to write twice.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
+        self._end = _cut_torn_line(path)
+
+    def append(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Write one line and return what it says: NaN and infinities, unknown to JSON, become None.
+
+        Raises OSError, leaving the lines before it whole, when the line does not fit.
+        """
+        clean = {key: _json_value(value) for key, value in record.items()}
+        line = json.dumps(clean, allow_nan=False).encode() + b"\n"
+        try:
+            written = self._file.write(line)
+            while written < len(line):  # a disk that fills up takes a part first and then refuses
+                written += self._file.write(line[written:])
+        except OSError as error:
+            os.ftruncate(self._file.fileno(), self._end)
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+        self._end += len(line)
+        return clean
+
+    def sync(self) -> None:
+        """Return when the lines would survive a power cut."""
+        os.fsync(self._file.fileno())
+
+    def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
+        """Replace the log, atomically, by those of its lines that are `wanted`.
+
+        Raises RunError when a line is not JSON.
+        """
+        aside = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        try:
+            with open(self.path, "rb") as old, open(aside, "wb") as new:
+                for number, line in enumerate(old, start=1):
+                    if wanted(_parse_line(line, self.path, number)):
+                        new.write(line)
+                new.flush()
+                os.fsync(new.fileno())
+            os.replace(aside, self.path)
+        finally:
+            aside.unlink(missing_ok=True)
+        _sync_dir(self.path.parent)
+        self._file.close()
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
+        self._end = self.path.stat().st_size
+
+    def close(self) -> None:
+        if not self._file.closed:
+            self.sync()
+            self._file.close()
+
+
+class LogReplacedError(Exception):
+    """The log was rewritten by a resume: what was read of it is no longer true, read it anew."""
+
+
+class LogReader:
+    """Reads a log while it grows: each iteration yields the whole lines added since the last one.
+
+    Iterating raises RunError at a damaged line, and LogReplacedError when `LogFile.keep` has put
+    another file in the place of the one that was read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.num_lines = 0
+        self._offset = 0
+        self._inode: int | None = None
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        if not self.path.is_file():
+            return
+        with open(self.path, "rb") as file:
+            inode = os.fstat(file.fileno()).st_ino
+            if self._inode not in (None, inode):
+                raise LogReplacedError(self.path)
+            self._inode = inode
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                record = _parse_line(line, self.path, self.num_lines + 1)
+                self._offset += len(line)
+                self.num_lines += 1
+                yield record
+
+
+def _parse_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    """Return the record in `line`; raises RunError naming the file and line when it holds none."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        raise RunError(
+            f"{path}, line {number}, is not a JSON object: the log is damaged there. "
+            "Remove that line; the others are used."
+        )
+    return record
+
+
+def _json_value(value: Any) -> Any:
+    if value is None or isinstance(value, int | str):
+        return value
+    number = float(value)  # numpy and torch scalars too
+    return number if math.isfinite(number) else None
+
+
+def _cut_torn_line(path: Path) -> int:
+    """Cut the file at `path` back to its last newline; return its size."""
+    with open(path, "rb+") as file:
+        start = max(0, file.seek(0, os.SEEK_END) - LONGEST_LINE)
+        file.seek(start)
+        tail = file.read()
+        size = start + tail.rfind(b"\n") + 1
+        if size < start + len(tail):
+            file.truncate(size)
+    return size
+
+
+def _sync_dir(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,131 @@
+"""The documentation's commands are typed, and what is generated is fresh."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import pytest
+from PIL import Image
+from tiny_pcam import write_config, write_tiny_pcam
+
+from ml_core.cli import app, main
+from ml_core.data.pcam import split_paths
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+STAGES = sorted((ROOT / "src" / "ml_core" / "pipeline").glob("*.py"))
+BIN = Path(sys.executable).parent
+
+
+def test_the_readme_takes_a_newcomer_from_an_empty_folder_to_predictions(tmp_path):
+    readme = (ROOT / "README.md").read_text()
+    part = readme.split("<!-- test_docs.py types these commands -->")[1]
+    config, commands = re.findall(r"```(?:yaml|bash)\n(.*?)```", part, flags=re.DOTALL)[:2]
+    (tmp_path / "first.yaml").write_text(config)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", f'export PATH="{BIN}:$PATH"\n{commands}'],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 201
+    assert len(list((tmp_path / "runs" / "first").glob("*/report.html"))) == 1
+
+
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory):
+    """A config, a run and files to take the places of those that the documentation names."""
+    folder = tmp_path_factory.mktemp("docs")
+    data = write_tiny_pcam(folder / "data")
+    config = write_config(folder / "config.yaml", data, training={"epochs": 1})
+    main_without_exit(["run", str(config)])
+    (run,) = (folder / "runs" / "tiny").iterdir()
+    with h5py.File(split_paths(data, "valid").x) as file:
+        Image.fromarray(file["x"][0]).save(folder / "patch.png")
+    return {"folder": folder, "data": data, "config": config, "run": run}
+
+
+def main_without_exit(arguments):
+    try:
+        main(arguments)
+    except SystemExit as end:
+        return end.code or 0
+    return 0
+
+
+def documented_commands():
+    """Every line that a page or a stage's docstring shows after four spaces or in a code block."""
+    found = []
+    for page in PAGES:
+        if page.name == "cli.md":
+            continue
+        text = page.read_text()
+        for block in re.findall(r"```(?:bash|console)?\n(.*?)```", text, flags=re.DOTALL):
+            found += [(page.name, line) for line in block.splitlines()]
+    for stage in STAGES:
+        docstring = stage.read_text().split('"""')[1]
+        found += [(stage.name, line) for line in docstring.splitlines()]
+    commands = []
+    for where, line in found:
+        match = re.match(r"\s*(?:\.venv/bin/)?ml-core (.+?)(?:\s+#.*)?$", line)
+        if match and not line.strip().startswith("ml-core data synth"):
+            commands.append(pytest.param(match[1], id=f"{where}: {match[1]}"))
+    return commands
+
+
+@pytest.mark.parametrize("command", documented_commands())
+def test_every_command_in_the_documentation_works(command, stand_ins, tmp_path, monkeypatch):
+    monkeypatch.chdir(stand_ins["folder"])
+    arguments = []
+    for word in shlex.split(command):
+        if word.endswith((".yaml", "CONFIG")):
+            word = str(stand_ins["config"])
+        elif word.startswith("runs/") or word in ("RUN", "RUN..."):
+            word = str(stand_ins["run"])
+        elif word.endswith((".png", "FILES...")):
+            word = "patch.png"
+        elif word.endswith("_x.h5"):
+            word = str(split_paths(stand_ins["data"], "valid").x)
+        elif word in ("data", "DIR", "data/pcam"):
+            word = str(stand_ins["data"])
+        arguments.append(word)
+    if arguments[:2] == ["track", "sync"] and "--uri" not in arguments:
+        arguments += ["--uri", f"sqlite:///{tmp_path}/mlflow.db"]
+    if "--resume" in arguments:  # the run is finished: that is what must be said
+        assert main_without_exit(arguments) == 2
+    else:
+        assert main_without_exit(arguments) == 0
+
+
+def test_every_verb_is_documented():
+    text = "\n".join(page.read_text() for page in PAGES if page.name != "cli.md")
+    groups = {group.name: group.typer_instance for group in app.registered_groups}
+    verbs = [command.callback.__name__ for command in app.registered_commands]
+    for name, group in groups.items():
+        verbs += [f"{name} {command.name}" for command in group.registered_commands]
+    assert len(verbs) >= 9
+    assert [verb for verb in verbs if f"ml-core {verb}" not in text] == []
+
+
+def test_generated_documentation_is_fresh():
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "generate.py", "--check"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("config", sorted((ROOT / "experiments" / "configs").glob("*.yaml")))
+def test_every_shipped_config_is_valid_and_says_its_command(config):
+    from ml_core.config import Config
+
+    Config.load(config)
+    header = config.read_text().split("\nexperiment_name")[0]
+    assert "ml-core run" in header or "make demo" in header
