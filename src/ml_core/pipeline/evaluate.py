@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ml_core.errors import RunError, did_you_mean
+from ml_core.evaluation.figures import prediction_figures, training_figures
+from ml_core.evaluation.plots import save_figures
 from ml_core.evaluation.predictions import Predictions, evaluate_predictions
 from ml_core.evaluation.predictor import predict
 from ml_core.log import progress
@@ -60,6 +62,9 @@ def evaluate(path: Path, split: str = "valid", overrides: Iterable[str] = ()) ->
         predictions, config.evaluation.threshold, config.evaluation.num_resamples, config.seed
     )
     write_json(run.metrics_path, scores)
+    epochs, steps = (list(read_jsonl(log)) for log in (run.metrics_log_path, run.steps_log_path))
+    figures = prediction_figures(predictions, scores)
+    save_figures(run, {**figures, **training_figures(epochs, steps, trained.epoch)})
     if split == "valid":
         _compare_with_log(run, record, predictions, trained.epoch)
     logger.info(

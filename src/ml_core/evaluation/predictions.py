@@ -1,0 +1,251 @@
+"""The predictions table: one row per patch, from which every metric can be recomputed."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ml_core.errors import RunError
+from ml_core.metrics import (
+    SAMPLE_FACTS,
+    baseline_metrics,
+    bootstrap_intervals,
+    compute_metrics,
+    confusion,
+)
+from ml_core.runs import RunDir
+
+SCHEMA = pa.schema(
+    [
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("index", pa.int64(), nullable=False),
+        pa.field("y_true", pa.int8()),  # null throughout where the patches have no labels
+        pa.field("y_prob", pa.float64(), nullable=False),
+        pa.field("logit", pa.float64(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one model says about the patches of one split.
+
+    `logit` is the log-odds of tumour and `y_prob` its sigmoid, both float64 (N,); `index` is the
+    row in the source file, int64 (N,), each once; `y_true` is int64 (N,), or None without labels.
+    """
+
+    split: str
+    index: npt.NDArray[np.int64]
+    y_true: npt.NDArray[np.int64] | None
+    y_prob: npt.NDArray[np.float64]
+    logit: npt.NDArray[np.float64]
+    run_id: str | None = None
+    weights_sha256: str | None = None
+    epoch: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def nll(self) -> npt.NDArray[np.float64]:
+        """The loss of each patch, from the logit: finite where y_prob has reached 0 or 1."""
+        signs = np.where(self.labels == 1, -1.0, 1.0)
+        loss: npt.NDArray[np.float64] = np.logaddexp(0.0, signs * self.logit)
+        return loss
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """`y_true`, or RunError where there are none: new patches cannot be scored."""
+        if self.y_true is None:
+            raise RunError(
+                f"the {len(self)} predictions of split {self.split!r} have no labels, so they "
+                "cannot be scored. Give the label file to predict, or read y_prob as it is."
+            )
+        return self.y_true
+
+    def metrics(self, threshold: float = 0.5) -> dict[str, float]:
+        """Return `compute_metrics` of this table."""
+        return compute_metrics(self.labels, self.y_prob, threshold, nll=self.nll)
+
+    def save(self, path: Path) -> None:
+        """Write the table as parquet, so that a reader sees the old or the new file, never a part.
+
+        Raises RunError for a patch that is there twice, and when the file cannot be written.
+        """
+        assert self.split, "a predictions table names its split"
+        _check_unique(self.split, self.index, path)
+        facts = {
+            "run_id": self.run_id,
+            "weights_sha256": self.weights_sha256,
+            "epoch": self.epoch,
+        }
+        table = pa.table(
+            {
+                "split": pa.array([self.split] * len(self), pa.string()),
+                "index": pa.array(self.index, pa.int64()),
+                "y_true": pa.nulls(len(self), pa.int8())
+                if self.y_true is None
+                else pa.array(self.y_true.astype(np.int8), pa.int8()),
+                "y_prob": pa.array(self.y_prob, pa.float64()),
+                "logit": pa.array(self.logit, pa.float64()),
+            },
+            schema=SCHEMA.with_metadata(
+                {key: str(value) for key, value in facts.items() if value is not None}
+            ),
+        )
+        _write_parquet(table, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Predictions:
+        """Read a table that `save` wrote.
+
+        Raises RunError when the file is missing or damaged, lacks a column or has one of another
+        type, is empty, holds several splits, or names a patch twice.
+        """
+        table = _read_parquet(path)
+        splits = table["split"].unique().to_pylist()
+        if len(splits) != 1:
+            raise RunError(
+                f"{path} holds the splits {splits}; a predictions table holds the patches of one. "
+                "Write one file per split."
+            )
+        index = table["index"].to_numpy()
+        _check_unique(splits[0], index, path)
+        y_true, logit = table["y_true"], table["logit"].to_numpy()
+        if 0 < y_true.null_count < len(y_true):
+            raise RunError(
+                f"{path} has no label for {y_true.null_count} of {len(y_true)} patches; "
+                "allowed are labels for all of them or for none."
+            )
+        unlabelled = y_true.null_count == len(y_true)
+        facts = {
+            key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()
+        }
+        return cls(
+            split=splits[0],
+            index=index,
+            y_true=None if unlabelled else y_true.to_numpy().astype(np.int64),
+            y_prob=table["y_prob"].to_numpy(),
+            logit=logit,
+            run_id=facts.get("run_id"),
+            weights_sha256=facts.get("weights_sha256"),
+            epoch=int(facts["epoch"]) if "epoch" in facts else None,
+        )
+
+
+def evaluate_predictions(
+    predictions: Predictions,
+    threshold: float = 0.5,
+    num_resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Any]:
+    """Return the content of metrics.json: scores with intervals, baselines, and what was scored.
+
+    Undefined values are None, which JSON writes as null. Raises RunError without labels.
+    """
+    labels, probs, nll = predictions.labels, predictions.y_prob, predictions.nll
+    values = compute_metrics(labels, probs, threshold, nll=nll)
+    intervals = bootstrap_intervals(labels, probs, threshold, num_resamples, level, seed, nll=nll)
+    return {
+        "split": predictions.split,
+        "threshold": threshold,
+        "n": len(predictions),
+        "positives": int(values["positives"]),
+        "prevalence": values["prevalence"],
+        "metrics": {
+            name: {
+                "value": null_if_nan(values[name]),
+                "low": null_if_nan(interval.low),
+                "high": null_if_nan(interval.high),
+            }
+            for name, interval in intervals.items()
+        },
+        "baselines": {
+            name: _without_facts(metrics)
+            for name, metrics in baseline_metrics(labels, threshold).items()
+        },
+        "confusion": confusion(labels, probs, threshold)._asdict(),
+        "run_id": predictions.run_id,
+        "weights_sha256": predictions.weights_sha256,
+        "epoch": predictions.epoch,
+        "predictions_file": RunDir(Path()).predictions_path(predictions.split).as_posix(),
+        "num_resamples": num_resamples,
+        "level": level,
+        "seed": seed,
+    }
+
+
+def null_if_nan(value: float) -> float | None:
+    """Return `value`, or None where it is not finite: JSON has no NaN."""
+    return value if math.isfinite(value) else None
+
+
+def _without_facts(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: null_if_nan(value) for name, value in metrics.items() if name not in SAMPLE_FACTS}
+
+
+def _check_unique(split: str, index: npt.NDArray[np.int64], path: Path) -> None:
+    values, counts = np.unique(index, return_counts=True)
+    twice = values[counts > 1]
+    if len(twice):
+        named = ", ".join(str(value) for value in twice[:5])
+        raise RunError(
+            f"{path}: {len(twice)} patches of split {split!r} are there more than once, "
+            f"index {named}{', ...' if len(twice) > 5 else ''}. A table has one row per patch: "
+            "predict each patch once, without a sampler that draws with replacement."
+        )
+
+
+def _write_parquet(table: pa.Table, path: Path) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(aside, "wb") as file:
+            pq.write_table(table, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError as error:
+        raise RunError(
+            f"cannot write {path}: {error.strerror or error}. "
+            "Free some space or make the folder writable, and run the stage again."
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    """Return the columns of SCHEMA, of its types, without nulls where it allows none."""
+    try:
+        with open(path, "rb") as file:  # opened here: pyarrow would read a name like a URI
+            table = pq.read_table(file)
+    except FileNotFoundError as error:
+        raise RunError(f"{path} does not exist. Write it with the evaluate stage.") from error
+    except (OSError, pa.ArrowException) as error:
+        raise RunError(f"{path} is not a readable parquet file: {error}. Predict again.") from error
+    missing = [field.name for field in SCHEMA if field.name not in table.column_names]
+    if missing:
+        raise RunError(
+            f"{path} lacks the columns {', '.join(missing)}; it has "
+            f"{', '.join(table.column_names)}. Needed are {', '.join(SCHEMA.names)}."
+        )
+    try:
+        table = table.select(SCHEMA.names).cast(SCHEMA.with_metadata(table.schema.metadata))
+    except (pa.ArrowException, ValueError) as error:
+        raise RunError(
+            f"{path} has a column that is not what a predictions table holds: {error}. "
+            "Predict again."
+        ) from error
+    if table.num_rows == 0:
+        raise RunError(f"{path} holds no patches. Predict again.")
+    return table

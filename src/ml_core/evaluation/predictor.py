@@ -1,0 +1,145 @@
+"""The only inference path: whoever turns patches into probabilities does it here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ml_core.errors import DataError, TrainingError
+from ml_core.evaluation.predictions import Predictions
+
+AUTOCAST_DTYPES = {"fp32": None, "bf16": torch.bfloat16}
+_NAMED = 10  # how many patches an error lists
+
+
+class PatchBatch(Protocol):
+    """What is needed of a batch; `ml_core.data` gives it, and so may anyone else."""
+
+    @property
+    def images(self) -> torch.Tensor: ...  # (B, 3, H, W), grey levels 0..255
+
+    @property
+    def labels(self) -> torch.Tensor | None: ...  # (B,)
+
+    @property
+    def index(self) -> torch.Tensor | npt.NDArray[np.int64]: ...  # (B,)
+
+
+def predict(
+    model: nn.Module,
+    batches: Iterable[PatchBatch],
+    device: torch.device | str,
+    *,
+    precision: str = "fp32",
+    progress: Callable[[int], object] | None = None,
+    split: str = "",
+) -> Predictions:
+    """Return the predictions of `model` for every patch of `batches`, in their order.
+
+    The model is put in eval mode and every module is given its own mode back afterwards; weights,
+    buffers and gradients are not touched. `progress` is called with the number of patches of each
+    batch. Logits stay on the device until the end, so that a GPU is never waited for.
+
+    Raises DataError without a patch, where only some batches have labels, or where an image holds
+    values that are not finite; TrainingError where the model makes such logits of sound images.
+    Both name the patches by index.
+    """
+    if precision not in AUTOCAST_DTYPES:
+        raise ValueError(f"unknown precision {precision!r}; allowed: {', '.join(AUTOCAST_DTYPES)}")
+    dtype = AUTOCAST_DTYPES[precision]
+    device = torch.device(device)
+    logits, labels, index, image_ok = [], [], [], []
+    with _evaluating(model), torch.inference_mode():
+        for batch in batches:
+            images = batch.images.to(device, non_blocking=True)
+            with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+                batch_logits = model(images)  # (B, 2)
+            if batch_logits.shape != (len(images), 2):
+                raise ValueError(
+                    f"the model gives {tuple(batch_logits.shape)} for {len(images)} patches; "
+                    f"needed are logits of shape ({len(images)}, 2), normal and tumour."
+                )
+            logits.append(batch_logits.detach().float())
+            image_ok.append(_finite_images(images))
+            index.append(torch.as_tensor(batch.index))
+            if batch.labels is not None:
+                labels.append(torch.as_tensor(batch.labels))
+            if progress is not None:
+                progress(len(images))
+    if not logits:
+        raise DataError("there is nothing to predict: the data gave no patch.")
+    if labels and len(labels) != len(logits):
+        raise DataError(
+            f"{len(labels)} of {len(logits)} batches have labels; "
+            "allowed are labels for all patches or for none."
+        )
+    all_logits = torch.cat(logits).cpu().numpy().astype(np.float64)  # (N, 2)
+    all_index = torch.cat(index).cpu().numpy().astype(np.int64)
+    _check_finite(all_logits, torch.cat(image_ok).cpu().numpy(), all_index)
+    logit = all_logits[:, 1] - all_logits[:, 0]
+    return Predictions(
+        split=split,
+        index=all_index,
+        y_true=torch.cat(labels).cpu().numpy().astype(np.int64) if labels else None,
+        y_prob=_sigmoid(logit),
+        logit=logit,
+    )
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put `model` in eval mode; afterwards each module again has the mode it had by itself.
+
+    `model.train()` would not do: it wakes a layer that was frozen by `layer.eval()`.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _finite_images(images: torch.Tensor) -> torch.Tensor:
+    """Return which images hold only finite values, (B,); bytes always do."""
+    if not images.is_floating_point():
+        return torch.ones(len(images), dtype=torch.bool, device=images.device)
+    return images.isfinite().flatten(1).all(dim=1)
+
+
+def _check_finite(
+    logits: npt.NDArray[np.float64], image_ok: npt.NDArray[np.bool_], index: npt.NDArray[np.int64]
+) -> None:
+    bad = np.asarray(~np.isfinite(logits).all(axis=1))
+    if not bad.any():
+        return
+    bad_images = bad & ~image_ok
+    if bad_images.any():
+        raise DataError(
+            f"{int(bad_images.sum())} of {len(bad)} patches hold pixels that are NaN or infinite: "
+            f"{_name(index[bad_images])}. Exclude them, or repair the file."
+        )
+    raise TrainingError(
+        f"the model gives logits that are NaN or infinite for {int(bad.sum())} of {len(bad)} "
+        f"patches whose pixels are finite: {_name(index[bad])}. Its weights have diverged: "
+        "go back to an earlier checkpoint, or train with a lower learning rate."
+    )
+
+
+def _name(index: npt.NDArray[np.int64]) -> str:
+    listed = ", ".join(str(i) for i in index[:_NAMED])
+    return f"index {listed}" + (", ..." if len(index) > _NAMED else "")
+
+
+def _sigmoid(logit: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return softmax[:, 1] from the log-odds, without overflow on either side."""
+    small = np.exp(-np.abs(logit))
+    prob: npt.NDArray[np.float64] = np.where(logit >= 0, 1.0, small) / (1.0 + small)
+    return prob
