@@ -1,0 +1,239 @@
+"""Batches of patches: in which order, and by what loader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler, default_collate
+
+from ml_core.data.pcam import Labels, PatchBatch, PCAMDataset, split_paths
+from ml_core.errors import ConfigError, DataError
+from ml_core.reproducibility import Stream, philox_words
+
+Positions = npt.NDArray[np.int64]
+
+_MIX_COLUMN = 2  # of a row's four words; columns 0 and 1 order the two classes
+
+
+class Batch(NamedTuple):
+    """What the loader yields."""
+
+    images: Tensor  # (B, 3, H, W) uint8, a view of (B, H, W, 3) memory
+    labels: Tensor  # (B,) long
+    index: Tensor  # type: ignore[assignment]  # (B,) long, rows in the source file
+
+
+def epoch_order(labels: Labels, seed: int, epoch: int, balanced: bool) -> Positions:
+    """Return the positions that `epoch` visits, as many as there are labels.
+
+    Unbalanced: a permutation. Balanced: half from each class, each class going through endless
+    permutations of its members from epoch to epoch, so that nothing comes back before all of its
+    class were seen; on a balanced set that is an ordinary permutation again.
+    """
+    num_draws = len(labels)
+    if not balanced:
+        return _permutation(seed, epoch, num_draws, _MIX_COLUMN)
+    num_positive = num_draws // 2
+    draws = [
+        _class_draws(np.flatnonzero(labels == label), seed, epoch, count, label)
+        for label, count in ((0, num_draws - num_positive), (1, num_positive))
+    ]
+    return np.concatenate(draws)[_permutation(seed, epoch, num_draws, _MIX_COLUMN)]
+
+
+def _class_draws(members: Positions, seed: int, epoch: int, count: int, label: int) -> Positions:
+    """Return draws epoch * count, ..., of the endless row of permutations of `members`."""
+    if len(members) == 0:
+        raise DataError(f"no patch of class {label}: sampling balanced by class needs both.")
+    first, last = epoch * count, (epoch + 1) * count
+    turns = range(first // len(members), -(-last // len(members)))
+    rounds = [members[_permutation(seed, turn, len(members), label)] for turn in turns]
+    skipped = first - turns.start * len(members)
+    return np.concatenate([members[:0], *rounds])[skipped : skipped + count]
+
+
+def _permutation(seed: int, epoch: int, num: int, column: int) -> Positions:
+    words = philox_words(seed, epoch, Stream.ORDER, num)[:, column]
+    return np.argsort(words, kind="stable")
+
+
+class EpochBatches(Sampler[list[int]]):
+    """The batches of positions of one epoch: a function of (seed, epoch), nothing else.
+
+    Which patches meet in a batch is random; within it they are sorted, for sequential reads,
+    since their order does not change the mean gradient. Without `shuffle`, file order.
+    """
+
+    def __init__(
+        self,
+        labels: Labels,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        balanced: bool = False,
+        seed: int = 0,
+        drop_last: bool = False,
+    ) -> None:
+        self.labels = labels
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.balanced = balanced
+        self.seed = seed
+        self.drop_last = drop_last
+        self.epoch = 0
+        self.start_batch = 0
+
+    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
+        """Choose the epoch; a run resumed in its middle skips batches without reading them."""
+        self.epoch = epoch
+        self.start_batch = start_batch
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of a whole epoch."""
+        whole, rest = divmod(len(self.labels), self.batch_size)
+        return whole + (1 if rest and not self.drop_last else 0)
+
+    def __len__(self) -> int:
+        """Batches still to come in this epoch."""
+        return max(0, self.num_batches - self.start_batch)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return self._batches(self.epoch)
+
+    def _batches(self, epoch: int) -> Iterator[list[int]]:
+        if self.shuffle:
+            order = epoch_order(self.labels, self.seed, epoch, self.balanced)
+        else:
+            order = np.arange(len(self.labels))
+        for number in range(self.start_batch, self.num_batches):
+            yield np.sort(order[number * self.batch_size : (number + 1) * self.batch_size]).tolist()
+
+
+class _NewOrderEachTime(EpochBatches):
+    """For loops that know no epochs: each iteration goes on to the next one."""
+
+    def __iter__(self) -> Iterator[list[int]]:
+        # runs at the first batch only: with workers, torch makes iterators that it never reads
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        yield from self._batches(epoch)
+
+
+class PatchLoader(DataLoader[Any]):
+    """torch's DataLoader over whole batches; an error met in a worker reads as met here."""
+
+    batch_sampler: EpochBatches
+
+    def __iter__(self) -> Any:
+        batches = super().__iter__()
+        return _plain_errors(batches) if self.num_workers else batches
+
+
+def build_loader(
+    dataset: PCAMDataset,
+    batch_size: int,
+    *,
+    shuffle: bool,
+    balanced: bool = False,
+    seed: int = 0,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+    drop_last: bool = False,
+    prefetch_factor: int | None = None,
+    start_method: str | None = None,
+) -> PatchLoader:
+    """Return a loader of Batch, the same batches for any number of workers or start method.
+
+    `loader.batch_sampler.set_epoch(epoch, start_batch)` chooses the epoch before each iteration.
+    """
+    batches = EpochBatches(
+        dataset.labels,
+        batch_size,
+        shuffle=shuffle,
+        balanced=balanced,
+        seed=seed,
+        drop_last=drop_last,
+    )
+    return PatchLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        prefetch_factor=prefetch_factor,
+        multiprocessing_context=start_method if num_workers else None,
+        persistent_workers=num_workers > 0,
+        # its own generator: a loader draws a number at each iteration, which must not shift the
+        # global one that dropout uses
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def collate(items: Any) -> Batch:
+    """Return the Batch that was read as a whole; only transformed images are stacked."""
+    assert isinstance(items, PatchBatch)
+    images = items.images
+    return Batch(
+        images if isinstance(images, Tensor) else default_collate(images), items.labels, items.index
+    )
+
+
+def collate_pairs(items: Any) -> tuple[Tensor, Tensor]:
+    """Return (images, labels), the batches of the course."""
+    batch = collate(items)
+    return batch.images, batch.labels
+
+
+def get_dataloaders(config: Mapping[str, Any]) -> tuple[PatchLoader, PatchLoader]:
+    """Return (train, valid) loaders of (images (B, 3, H, W) uint8, labels (B,) long).
+
+    `config` is the nested dictionary of the course; only `data.data_path` must be there. Read
+    besides: `seed` (42), `data.batch_size` (32), `data.num_workers` (0), `data.filter_data`
+    (False), `data.max_patches` (all). Train is balanced by class, in a new order each time it is
+    iterated; valid is in file order.
+    """
+    data = config.get("data") or {}
+    if "data_path" not in data:
+        raise ConfigError("config has no data.data_path: the folder of the PCam files.")
+    seed = int(config.get("seed", 42))
+    num_workers = int(data.get("num_workers", 0))
+    loaders = []
+    for split in ("train", "valid"):
+        paths = split_paths(data["data_path"], split)
+        dataset = PCAMDataset(
+            paths.x,
+            paths.y,
+            filter_data=bool(data.get("filter_data", False)),
+            subset=data.get("max_patches"),
+        )
+        sampler = _NewOrderEachTime(
+            dataset.labels,
+            int(data.get("batch_size", 32)),
+            shuffle=split == "train",
+            balanced=split == "train",
+            seed=seed,
+        )
+        loaders.append(
+            PatchLoader(
+                dataset,
+                batch_sampler=sampler,
+                collate_fn=collate_pairs,
+                num_workers=num_workers,
+                persistent_workers=num_workers > 0,
+                generator=torch.Generator().manual_seed(seed),
+            )
+        )
+    return loaders[0], loaders[1]
+
+
+def _plain_errors(batches: Iterator[Any]) -> Iterator[Any]:
+    """Yield `batches`; a DataError of a worker comes without the traceback torch puts into it."""
+    try:
+        yield from batches
+    except DataError as error:
+        raise DataError(str(error).rpartition("DataError: ")[2].strip()) from error
