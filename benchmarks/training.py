@@ -61,9 +61,7 @@ def measure(name: str, dataset: PCAMDataset, folder: Path, rounds: int) -> dict[
     trainer = Trainer(
         model,
         optimizer,
-        TrainerSettings(
-            epochs=1, precision="bf16" if case["bf16"] else "fp32", channels_last=True
-        ),
+        TrainerSettings(epochs=1, precision="bf16" if case["bf16"] else "fp32", channels_last=True),
         augment=Augmenter(0, NUM_PATCHES),
         tracker=ExperimentTracker("benchmark", {}, run=RunDir.create(folder, name)),
     )

@@ -382,7 +382,7 @@ def broken(name):
         "text labels": (rewrite_labels(lambda y: np.array([b"a"] * len(y))), "type"),
         "one class": (rewrite_labels(lambda y: y * 0), "needs both"),
         "NaN pixel": (rewrite_patches(nan_pixel), "NaN"),
-        "range unknown": (rewrite_patches(standardised), "range|negative|below 0"),
+        "range unknown": (rewrite_patches(standardised), "below zero"),
     }[name]
 
 
@@ -466,21 +466,10 @@ def test_an_unwritable_output_folder_is_refused_with_what_to_do(ml_core, data_di
         assert "output_dir" in done.out or "cannot write" in done.out
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 3 MB, for a full disk and a read-only one that are real."""
-    mount_point = tmp_path / "disk"
-    mount_point.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", mount_point]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
-        pytest.skip("a small disk can only be mounted by root, in a sandbox that allows it")
-    yield mount_point
-    subprocess.run(["umount", "-l", mount_point], check=True)
-
-
 def test_a_full_disk_ends_training_in_words_and_keeps_whole_checkpoints(
     ml_core, data_dir, tmp_path, small_disk
 ):
+    subprocess.run(["mount", "-o", "remount,size=3m", small_disk], check=True)
     config = write_config(
         tmp_path / "config.yaml",
         data_dir,

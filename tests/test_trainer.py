@@ -58,9 +58,7 @@ def make_trainer(data_dir, tmp_path, name="run", model=None, scheduler="cosine",
             optimizer, scheduler, epochs=settings.epochs, steps_per_epoch=3, **options
         ),
         augment=Augmenter(settings.seed, 96, dihedral=True, stain_jitter=0.1),
-        tracker=ExperimentTracker(
-            "tiny", {}, run=RunDir.create(tmp_path, name), tensorboard=False
-        ),
+        tracker=ExperimentTracker("tiny", {}, run=RunDir.create(tmp_path, name), tensorboard=False),
     )
 
 

@@ -1,4 +1,4 @@
-"""A data set so small and plain that a few steps learn it: tumour patches are dark in the centre."""
+"""A data set that a few steps learn: tumour patches are dark in the centre."""
 
 from pathlib import Path
 

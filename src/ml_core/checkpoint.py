@@ -7,6 +7,7 @@
         last -> step-00000869
 
 A checkpoint is written aside, fsynced and renamed, so a crash leaves the old one or the new one.
+One process writes to the directory at a time.
 MANIFEST.json holds the SHA-256 of every other file: neither torch's zip nor safetensors notices a
 flipped bit (976 and 996 of 1,000 flips loaded silently wrong), the digests notice every one.
 Nothing is pickled.
@@ -26,7 +27,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 
 from ml_core.errors import CheckpointError
 
@@ -51,6 +53,7 @@ class Checkpoint:
     model_state: dict[str, torch.Tensor]
     optimizer_state: dict[str, Any]
     state: dict[str, Any]
+    is_best: bool  # when it was written
     weights_sha256: str
 
 
@@ -69,32 +72,29 @@ def save_checkpoint(
     Raises OSError when the disk is full or the folder cannot be written; what was there stays.
     """
     final = directory / f"step-{step:08d}"
-    aside = directory / f".step-{step:08d}.{os.getpid()}.tmp"
+    aside = directory / f".step-{step:08d}.tmp"
+    tensors, rest = _flatten_optimizer(optimizer)
+    document = {"model": dict(model_spec), "optimizer": rest, "state": dict(state), "is_best": best}
+    contents = {
+        MODEL_FILE: to_bytes(_on_cpu(model.state_dict())),
+        OPTIMIZER_FILE: to_bytes(tensors),
+        STATE_FILE: _json_bytes(document),
+    }
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    contents[MANIFEST_FILE] = _json_bytes({"format": FORMAT, "sha256": digests})
     directory.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(directory)
     try:
         aside.mkdir()
-        save_file(_on_cpu(model.state_dict()), aside / MODEL_FILE)
-        tensors, rest = _flatten_optimizer(optimizer)
-        save_file(tensors, aside / OPTIMIZER_FILE)
-        document = {
-            "format": FORMAT,
-            "model": dict(model_spec),
-            "optimizer": rest,
-            "state": dict(state),
-        }
-        (aside / STATE_FILE).write_text(json.dumps(document, indent=1), encoding="utf-8")
-        digests = {p.name: sha256_of(p) for p in sorted(aside.iterdir())}
-        manifest = json.dumps({"format": FORMAT, "sha256": digests}, indent=1)
-        (aside / MANIFEST_FILE).write_text(manifest, encoding="utf-8")
-        for file in aside.iterdir():
-            _fsync(file)
+        for name, content in contents.items():
+            _write(aside / name, content)
         _fsync(aside)
-        if final.exists():  # the same step saved again, after an interrupt: same content
-            shutil.rmtree(final)
+        if final.exists():  # the same step again, after a resume from an earlier one
+            final.rename(directory / f".{final.name}.old.tmp")
         aside.rename(final)
         _fsync(directory)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        _remove_leftovers(directory)
     _point(directory, "last", final)
     if best:
         _point(directory, "best", final)
@@ -110,20 +110,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not path.is_dir():
         raise CheckpointError(f"there is no checkpoint {path}.")
     try:
-        manifest = json.loads((path / MANIFEST_FILE).read_text(encoding="utf-8"))
-        digests: dict[str, str] = dict(manifest["sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path / MANIFEST_FILE} is missing or damaged: {error}.") from error
-    for name in (MODEL_FILE, OPTIMIZER_FILE, STATE_FILE):
-        file = path / name
-        if name not in digests or not file.is_file():
-            raise CheckpointError(f"the checkpoint {path} is incomplete: {name} is missing.")
-        if sha256_of(file) != digests[name]:
-            raise CheckpointError(
-                f"{file} has changed since it was written: its SHA-256 is not the manifest's. "
-                "Use another checkpoint of this run, or train again."
-            )
-    try:
+        digests = _read_manifest(path / MANIFEST_FILE)
+        for name in (MODEL_FILE, OPTIMIZER_FILE, STATE_FILE):
+            _verify(path / name, digests.get(name))
         document = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
         tensors = load_file(path / OPTIMIZER_FILE)
         return Checkpoint(
@@ -132,22 +121,59 @@ def load_checkpoint(path: Path) -> Checkpoint:
             model_state=load_file(path / MODEL_FILE),
             optimizer_state=_unflatten_optimizer(tensors, document["optimizer"]),
             state=document["state"],
+            is_best=document["is_best"],
             weights_sha256=digests[MODEL_FILE],
         )
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"the checkpoint {path} cannot be read: {error}.") from error
 
 
+def _read_manifest(path: Path) -> dict[str, str]:
+    try:
+        manifest = json.loads(path.read_bytes())
+        digests, found = dict(manifest["sha256"]), manifest["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is missing or damaged: {error}.") from error
+    if found != FORMAT:
+        raise CheckpointError(f"{path} has format {found}; this version reads format {FORMAT}.")
+    return digests
+
+
+def _verify(file: Path, digest: str | None) -> None:
+    """Raise CheckpointError unless `file` holds the bytes that were written."""
+    if digest is None or not file.is_file():
+        raise CheckpointError(
+            f"the checkpoint {file.parent} is incomplete: {file.name} is missing."
+        )
+    try:
+        found = sha256_of(file)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error}.") from error
+    if found != digest:
+        raise CheckpointError(
+            f"{file} has changed since it was written: its SHA-256 is not the manifest's. "
+            "Use another checkpoint of this run, or train again."
+        )
+
+
 def load_last(directory: Path) -> Checkpoint:
-    """Load the newest whole checkpoint; a damaged one is reported and the one before it is used."""
+    """Load the newest whole checkpoint; a damaged one is reported and the one before it is used.
+
+    Where a save was killed before `best` was pointed at it, that is done now: the run goes on
+    believing in this best epoch, and `best` must not stay another.
+    """
     generations = sorted(directory.glob("step-*"), reverse=True)
     if not generations:
         raise CheckpointError(f"{directory} holds no checkpoint; the run ended before its first.")
     for path in generations:
         try:
-            return load_checkpoint(path)
+            checkpoint = load_checkpoint(path)
         except CheckpointError as error:
             logger.warning("%s Trying the checkpoint before it.", error)
+            continue
+        if checkpoint.is_best and (directory / "best").resolve().name < path.name:
+            _point(directory, "best", path)
+        return checkpoint
     raise CheckpointError(f"every checkpoint in {directory} is damaged; the run cannot go on.")
 
 
@@ -176,7 +202,9 @@ def sha256_of(path: Path) -> str:
 
 
 def _on_cpu(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    # clones, since safetensors refuses two names for one tensor (tied weights)
+    layout = torch.contiguous_format
+    return {name: t.detach().cpu().clone(memory_format=layout) for name, t in state.items()}
 
 
 def _flatten_optimizer(
@@ -207,7 +235,7 @@ def _unflatten_optimizer(
 
 def _point(directory: Path, name: str, target: Path) -> None:
     """Make the link `name` point at `target`; readers see the old or the new target."""
-    aside = directory / f".{name}.{os.getpid()}.tmp"
+    aside = directory / f".{name}.tmp"
     aside.unlink(missing_ok=True)
     aside.symlink_to(target.name)
     os.replace(aside, directory / name)
@@ -220,6 +248,23 @@ def _drop_old(directory: Path) -> None:
     for path in sorted(directory.glob("step-*"), reverse=True)[KEEP:]:
         if path.resolve() != best:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove_leftovers(directory: Path) -> None:
+    """Remove what a save that was killed, or has failed, left behind."""
+    for path in directory.glob(".step-*.tmp"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _json_bytes(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, indent=1).encode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _fsync(path: Path) -> None:

@@ -8,33 +8,59 @@ relative to the file; those given with `--set` are relative to where the command
 from __future__ import annotations
 
 import os
+import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+from typing import IO, Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
-from pydantic import model_validator as _model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from ml_core.errors import ConfigError, did_you_mean
 
 # What a value must match, and how that is said to a person.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 DEVICE_PATTERN = r"^(auto|cpu|cuda(:\d+)?|mps)$"
+SQLITE = "sqlite:///"
 MLFLOW_PATTERN = r"^(sqlite:///|https?://).+"
 PATTERNS = {
     NAME_PATTERN: "letters, digits, '.', '_' and '-', since it names a folder",
     DEVICE_PATTERN: "auto, cpu, cuda, cuda:N or mps",
     MLFLOW_PATTERN: "sqlite:///file.db, http://server or https://server",
 }
+PositiveInt = Annotated[int, Field(ge=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 BEST_METRICS = ("val_roc_auc", "val_pr_auc", "val_f1", "val_f2", "val_accuracy", "val_loss")
 
 
 class Section(BaseModel):
     """A part of the configuration: immutable, and no key that nobody reads."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_yes_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Python counts True as 1, so `epochs: yes` would train one epoch."""
+        values = value if isinstance(value, list) else [value]
+        wants_bool = cls.model_fields[str(info.field_name)].annotation is bool
+        if not wants_bool and any(isinstance(each, bool) for each in values):
+            raise ValueError("yes and no (true and false) mean nothing here")
+        return value
 
 
 class AugmentConfig(Section):
@@ -54,7 +80,9 @@ class DataConfig(Section):
 
     data_path: Path = Field(description="folder of the PCam files, {train,valid,test}_{x,y}.h5")
     dataset_type: Literal["pcam"] = Field("pcam", description="the file layout")
-    input_shape: tuple[int, int, int] = Field((3, 96, 96), description="channels, height, width")
+    input_shape: tuple[Literal[3], PositiveInt, PositiveInt] = Field(
+        (3, 96, 96), description="channels, height, width"
+    )
     batch_size: int = Field(64, ge=1, description="patches per batch")
     num_workers: int = Field(
         0,
@@ -67,7 +95,9 @@ class DataConfig(Section):
         False, description="drop patches whose mean is not strictly between 0 and 255"
     )
     max_patches: int | None = Field(
-        None, ge=2, description="use only this many patches per split, evenly spaced; recorded"
+        None,
+        ge=2,
+        description="use only this many patches of each split, spread over the file; recorded",
     )
     augment: AugmentConfig = Field(AugmentConfig(), description="see below")
 
@@ -76,8 +106,8 @@ class MLPConfig(Section):
     """`model` when `name` is mlp (the default, as in the course)."""
 
     name: Literal["mlp"] = Field("mlp", description="the course's multilayer perceptron")
-    hidden_units: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (64, 32), description="units of each hidden layer"
+    hidden_units: tuple[PositiveInt, ...] = Field(
+        (64, 32), min_length=1, description="units of each hidden layer"
     )
     dropout_rate: float = Field(0.2, ge=0, lt=1, description="share of units dropped in training")
     num_classes: Literal[2] = Field(2, description="normal and tumour")
@@ -93,7 +123,7 @@ class CNNConfig(Section):
 
     name: Literal["cnn"] = Field(description="a small residual network for 96x96 patches")
     widths: tuple[Annotated[int, Field(ge=8, multiple_of=8)], ...] = Field(
-        (32, 64, 128), min_length=1, description="channels of each stage"
+        (64, 128, 256), min_length=1, description="channels of each stage"
     )
     blocks_per_stage: int = Field(1, ge=1, description="residual blocks in each stage")
     dropout_rate: float = Field(0.2, ge=0, lt=1, description="share of features dropped at the end")
@@ -134,7 +164,7 @@ class AdamWConfig(Section):
     weight_decay: float = Field(
         0.01, ge=0, description="of kernels and matrices; biases and norms are spared"
     )
-    betas: tuple[float, float] = Field((0.9, 0.999), description="decay of the two moments")
+    betas: tuple[Decay, Decay] = Field((0.9, 0.999), description="decay of the two moments")
 
 
 class AdamConfig(Section):
@@ -143,7 +173,7 @@ class AdamConfig(Section):
     name: Literal["adam"] = Field(description="Adam")
     lr: float = Field(1e-3, gt=0, description="learning rate, the schedule's highest")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty of kernels and matrices")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="decay of the two moments")
+    betas: tuple[Decay, Decay] = Field((0.9, 0.999), description="decay of the two moments")
 
 
 class SGDConfig(Section):
@@ -218,7 +248,7 @@ class EvaluationConfig(Section):
 def _by_name(default: str) -> Discriminator:
     def name_of(value: Any) -> Any:
         if isinstance(value, Mapping):
-            return value.get("name", default)
+            return str(value.get("name", default))
         return getattr(value, "name", default)
 
     return Discriminator(name_of)
@@ -266,13 +296,19 @@ class Config(Section):
     tracking: TrackingConfig = TrackingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
-    @_model_validator(mode="after")
+    @model_validator(mode="after")
     def _check_across_sections(self) -> Self:
         if self.seeds is not None and len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds {list(self.seeds)} repeats a seed; each must be its own run")
         sgd = self.optimizer if isinstance(self.optimizer, SGDConfig) else None
         if sgd and sgd.nesterov and sgd.momentum == 0:
             raise ValueError("optimizer.nesterov needs optimizer.momentum above 0")
+        _, height, width = self.data.input_shape
+        if self.data.augment.dihedral and height != width:
+            raise ValueError(
+                f"data.augment.dihedral turns patches by 90 degrees, data.input_shape "
+                f"{height} x {width} is not square; set data.augment.dihedral=false"
+            )
         warmup = getattr(self.scheduler, "warmup_epochs", 0.0)
         if warmup >= self.training.epochs and warmup > 0:
             raise ValueError(
@@ -306,36 +342,60 @@ class Config(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys without a word; here that is an error."""
+class _StrictLoader(yaml.SafeLoader):
+    """Plain values only; a key given twice is an error (PyYAML keeps the last without a word)."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """As PyYAML, whose constructors let int(), datetime() and others raise what they like."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            given = f"{node.value[:40]!r}: " if isinstance(node, yaml.ScalarNode) else ""
+            raise yaml.MarkedYAMLError(
+                problem=f"{given}{error}", problem_mark=node.start_mark
+            ) from error
+
+    def construct_unique(self, node: yaml.MappingNode) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == MERGE_TAG:  # the "<<" that brings in another mapping
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key '{key}' appears twice", problem_mark=key_node.start_mark
+                )
+            seen.add(key)
+        return self.construct_mapping(node, deep=True)
 
 
-def _construct_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
-        if key in seen:
-            line = key_node.start_mark.line + 1
-            raise ConfigError(f"{loader.name}, line {line}: the key '{key}' appears twice.")
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
+MERGE_TAG = "tag:yaml.org,2002:merge"
+_StrictLoader.add_constructor(
+    yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _StrictLoader.construct_unique
+)
 
 
-_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
+def _parse_yaml(source: str | IO[str], name: str) -> Any:
+    """Return the value that YAML text or a file holds; raises ConfigError."""
+    try:
+        return yaml.load(source, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name} is not valid YAML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{name} is nested too deeply to be a configuration.") from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file as written; raises ConfigError."""
     try:
         with open(path, encoding="utf-8") as file:
-            raw = yaml.load(file, Loader=_UniqueKeyLoader)
+            raw = _parse_yaml(file, str(path))
     except FileNotFoundError as error:
-        near = did_you_mean(path.name, [p.name for p in _listdir(path.parent)])
+        siblings = list(path.parent.iterdir()) if path.parent.is_dir() else []
+        near = did_you_mean(path.name, [sibling.name for sibling in siblings])
         raise ConfigError(f"there is no config file {path}.{near}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}.") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must hold keys and values, such as 'experiment_name: my_run'.")
     return raw
@@ -349,10 +409,6 @@ def load_config(path: str | Path) -> dict[str, Any]:
     return read_yaml(Path(path))
 
 
-def _listdir(folder: Path) -> list[Path]:
-    return list(folder.iterdir()) if folder.is_dir() else []
-
-
 def _resolve_paths(raw: dict[str, Any], base: Path) -> None:
     """Make every path of `raw` absolute against `base`, in place."""
     places: list[tuple[Any, str]] = [(raw, "output_dir"), (raw.get("data"), "data_path")]
@@ -361,12 +417,19 @@ def _resolve_paths(raw: dict[str, Any], base: Path) -> None:
         raw["output_dir"] = "runs"
     for section, key in places:
         if isinstance(section, dict) and isinstance(section.get(key), str):
-            section[key] = os.path.normpath(base / Path(section[key]).expanduser())
+            section[key] = _absolute(section[key], base)
     tracking = raw.get("tracking")
     if isinstance(tracking, dict) and isinstance(uri := tracking.get("mlflow_uri"), str):
-        file = uri.removeprefix("sqlite:///")
-        if file != uri:
-            tracking["mlflow_uri"] = "sqlite:///" + os.path.normpath(base / Path(file).expanduser())
+        file = uri.removeprefix(SQLITE)
+        if file not in (uri, ""):
+            tracking["mlflow_uri"] = SQLITE + _absolute(file, base)
+
+
+def _absolute(path: str, base: Path) -> str:
+    try:
+        return os.path.normpath(base / Path(path).expanduser())
+    except RuntimeError as error:
+        raise ConfigError(f"{path}: no such home directory; write the path out.") from error
 
 
 def _has(section: Any, key: str) -> bool:
@@ -379,28 +442,34 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
         raise ConfigError(f"--set {override!r} is not of the form key.subkey=value.")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override!r}: the value is not valid YAML: {error}") from error
+    value = _parse_yaml(text, f"--set {override!r}: the value")
     keys = list(COURSE_KEYS.get(tuple(keys), keys))
     section = raw
     for key in keys[:-1]:
-        if not isinstance(section.get(key), dict):
-            section[key] = {}
-        section = section[key]
+        section = _subsection(section, key, f"--set {override!r}")
     section[keys[-1]] = value
-    if keys[-1] == "name":
-        _drop_keys_of_other_variant(section, keys[0], str(value))
+    if len(keys) == 2 and keys[1] == "name":
+        _drop_keys_of_other_variants(section, keys[0], str(value))
 
 
-def _drop_keys_of_other_variant(section: dict[str, Any], section_name: str, name: str) -> None:
-    """Keep of `section` what the variant now named has too: lr stays, momentum goes."""
+def _subsection(section: dict[str, Any], key: str, where: str) -> dict[str, Any]:
+    """Return the mapping at `key`, made where there is none."""
+    if section.get(key) is None:
+        section[key] = {}
+    found = section[key]
+    if not isinstance(found, dict):
+        raise ConfigError(f"{where}: {key} is {_shown(found)}; it must hold keys and values.")
+    return found
+
+
+def _drop_keys_of_other_variants(section: dict[str, Any], section_name: str, name: str) -> None:
+    """Drop what only other variants have, as momentum at adam; a misspelt key stays an error."""
     field = Config.model_fields.get(section_name)
-    variant = section_variants(field.annotation).get(name) if field else None
-    if variant is not None:
-        for key in [key for key in section if key not in variant.model_fields]:
-            del section[key]
+    variants = section_variants(field.annotation) if field else {}
+    if name in variants:
+        others = {key for variant in variants.values() for key in variant.model_fields}
+        for key in others - set(variants[name].model_fields):
+            section.pop(key, None)
 
 
 def _move_course_keys(raw: dict[str, Any], path: Path) -> None:
@@ -411,7 +480,7 @@ def _move_course_keys(raw: dict[str, Any], path: Path) -> None:
         value = section.pop(key)
         parent = raw
         for part in target[:-1]:
-            parent = parent.setdefault(part, {})
+            parent = _subsection(parent, part, str(path))
         if target[-1] in parent and parent[target[-1]] != value:
             raise ConfigError(
                 f"{path}: {section_name}.{key} is {value} and {'.'.join(target)} is "
@@ -424,34 +493,55 @@ def _explain(error: ValidationError, path: Path) -> str:
     """Return one line per problem: where, what was given, what is allowed."""
     lines = []
     for problem in error.errors():
-        loc = tuple(str(part) for part in problem["loc"])
-        section, clean = _walk(loc)
-        where = ".".join(clean) or "config"
-        given = problem.get("input")
+        section, loc = _walk(tuple(str(part) for part in problem["loc"]))
+        where = ".".join(loc) or "config"
+        given = _shown(problem.get("input"))
         kind = problem["type"]
+        keys = list(section.model_fields) if section else []
         if kind == "extra_forbidden":
-            allowed = list(section.model_fields) if section else []
-            near = did_you_mean(clean[-1], allowed)
-            lines.append(f"{where}: unknown key.{near} Allowed: {', '.join(allowed)}.")
+            near = _nearest_key(loc, keys)
+            lines.append(f"{where}: unknown key.{near} Allowed: {', '.join(keys)}.")
         elif kind == "missing":
             lines.append(f"{where}: missing; it must be given.")
+        elif kind == "model_type":
+            lines.append(f"{where}: {given}; it must hold keys and values: {', '.join(keys)}.")
         elif kind == "union_tag_invalid":
-            context = problem["ctx"]
-            allowed = [name.strip("' ") for name in context["expected_tags"].split(",")]
-            near = did_you_mean(str(context["tag"]), allowed)
-            names = ", ".join(allowed)
-            lines.append(f"{where}.name: '{context['tag']}' is not known.{near} Allowed: {names}.")
+            tag, allowed = str(problem["ctx"]["tag"]), problem["ctx"]["expected_tags"]
+            near = did_you_mean(tag, re.findall(r"'(.*?)'", allowed))
+            lines.append(f"{where}.name: '{tag}' is not known.{near} Allowed: {allowed}.")
         elif kind == "literal_error":
-            near = did_you_mean(str(given), problem["ctx"]["expected"].replace("'", "").split(", "))
-            lines.append(f"{where}: {given!r}.{near} Allowed: {problem['ctx']['expected']}.")
+            allowed = problem["ctx"]["expected"]
+            near = did_you_mean(str(problem["input"]), re.findall(r"'(.*?)'", allowed))
+            lines.append(f"{where}: {given}.{near} Allowed: {allowed}.")
         elif kind == "string_pattern_mismatch":
-            lines.append(f"{where}: {given!r}. Allowed: {PATTERNS[problem['ctx']['pattern']]}.")
+            lines.append(f"{where}: {given}. Allowed: {PATTERNS[problem['ctx']['pattern']]}.")
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            shown = "" if kind == "value_error" else f" (given: {given!r})"
+            shown = "" if kind == "value_error" and not loc else f" (given: {given})"
             lines.append(f"{where}: {message}{shown}.")
     head = f"{path} is not a valid configuration:"
     return "\n".join([head, *(f"  {line}" for line in lines)])
+
+
+def _shown(value: Any) -> str:
+    """Return `value` for a message; of a collection the start, since YAML's may be endless."""
+    return reprlib.repr(value) if isinstance(value, list | dict) else repr(value)
+
+
+def _nearest_key(loc: list[str], keys: list[str]) -> str:
+    """Return the hint for the unknown key at `loc`: one like it here, or the same elsewhere."""
+    *parents, wrong = loc
+    course_keys = [key for *section, key in COURSE_KEYS if section == parents]
+    if near := did_you_mean(wrong, keys + course_keys):
+        return near
+    elsewhere = [
+        f"{name}.{wrong}"
+        for name, field in Config.model_fields.items()
+        for section in section_variants(field.annotation).values()
+        if name not in parents and (wrong in section.model_fields or (name, wrong) in COURSE_KEYS)
+    ]
+    elsewhere += [wrong] if parents and wrong in Config.model_fields else []
+    return f" Did you mean '{elsewhere[0]}'?" if elsewhere else ""
 
 
 def _walk(loc: tuple[str, ...]) -> tuple[type[BaseModel] | None, list[str]]:

@@ -81,7 +81,7 @@ def hardware_record() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "processor": _processor_name(),
-        "cores_available": len(os.sched_getaffinity(0)),
+        "cores_available": _num_cores(),
         "memory_gib": round(_memory_bytes() / 2**30, 1),
         "torch_threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -105,6 +105,13 @@ def _processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def _num_cores() -> int:
+    """Return the cores this process may use, which Slurm makes fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
@@ -118,12 +125,13 @@ def code_record() -> tuple[dict[str, Any], str]:
     commit = _git(folder, "rev-parse", "HEAD")
     tracked = _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)
     if commit is None or tracked is None:
-        return {"commit": None, "dirty": None, "why": "the package is not in a git repository"}, ""
-    diff = _git(folder, "diff", "HEAD", "--", ":/") or ""
+        return {"commit": None, "dirty": None, "why": "git knows no commit of the package"}, ""
+    # Whatever the user's git is set to, `git apply` must take the diff.
+    plain = ("--no-ext-diff", "--no-color", "--src-prefix=a/", "--dst-prefix=b/")
+    diff = _git(folder, "diff", *plain, "HEAD", "--", ":/") or ""
     untracked = _git(folder, "ls-files", "--others", "--exclude-standard", "--", ".") or ""
-    names = untracked.split("\n") if untracked else []
-    record = {"commit": commit, "dirty": bool(diff or names), "untracked": names}
-    return record, diff + "\n" if diff else ""
+    names = untracked.splitlines()
+    return {"commit": commit.strip(), "dirty": bool(diff or names), "untracked": names}, diff
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
@@ -131,8 +139,8 @@ def _git(folder: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), *arguments],
-            capture_output=True, text=True, errors="replace", timeout=30, check=True,
+            capture_output=True, timeout=30, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return done.stdout.decode(errors="replace")  # as bytes first: text mode would drop "\r"

@@ -13,12 +13,15 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+import math
 import os
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from ml_core.errors import RunError
 
@@ -150,14 +153,14 @@ class RunRecord:
     @classmethod
     def load(cls, run: RunDir) -> RunRecord:
         """Read run.json; raises RunError when it is damaged."""
-        raw = read_json(run.record_path)
-        known = {f.name for f in dataclasses.fields(cls)}
-        fields = {key: value for key, value in raw.items() if key in known}
-        fields["findings"] = [Finding(**finding) for finding in raw.get("findings", [])]
         try:
-            return cls(**fields)
-        except TypeError as error:
-            raise RunError(f"{run.record_path} is not a run record: {error}.") from error
+            return TypeAdapter(cls).validate_python(read_json(run.record_path))
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(str(part) for part in problem["loc"])
+            raise RunError(
+                f"{run.record_path} is not a run record: {where}: {problem['msg']}."
+            ) from error
 
     def save(self, run: RunDir) -> None:
         write_json(run.record_path, dataclasses.asdict(self))
@@ -187,8 +190,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write `value` as indented JSON, atomically."""
-    write_text(path, json.dumps(value, indent=2, default=str) + "\n")
+    """Write `value` as indented JSON, atomically; NaN and infinities, unknown to JSON, as null."""
+    text = json.dumps(_finite(value), indent=2, default=os.fspath, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -205,16 +217,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the records of a log; a last line cut short by a crash is left out."""
+    """Yield the records of a log; a last line cut short by a crash is left out.
+
+    Nothing for a file that is not there; raises RunError for a damaged line.
+    """
     if not path.is_file():
         return
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            if not line.endswith("\n"):
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
                 return
-            yield json.loads(line)
-
-
-def find_runs(parent: Path) -> list[RunDir]:
-    """Return the runs directly below `parent`, oldest name first."""
-    return [RunDir(p) for p in sorted(parent.iterdir()) if (p / "run.json").is_file()]
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise RunError(f"{path}, line {number} is damaged: {error}.") from error

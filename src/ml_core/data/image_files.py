@@ -37,7 +37,8 @@ def read_image(path: Path, patch_size: tuple[int, int]) -> npt.NDArray[np.uint8]
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}.") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{path} is not a {', '.join(FORMATS)} that can be read.") from error
+        kinds = ", ".join(FORMATS)
+        raise DataError(f"{path} is not an image that can be read; allowed: {kinds}.") from error
     except Exception as error:  # Pillow's decoders let many kinds of error through
         raise DataError(f"{path} cannot be read: {error}.") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -167,11 +168,17 @@ def build_loader(
         pin_memory=pin_memory,
         prefetch_factor=prefetch_factor,
         multiprocessing_context=start_method if num_workers else None,
+        worker_init_fn=_ignore_interrupts,
         persistent_workers=num_workers > 0,
         # its own generator: a loader draws a number at each iteration, which must not shift the
         # global one that dropout uses
         generator=torch.Generator().manual_seed(seed),
     )
+
+
+def _ignore_interrupts(_worker: int) -> None:
+    """Leave Ctrl-C to the training process, which finishes its step and so still needs readers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def collate(items: Any) -> Batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -21,6 +22,7 @@ class StopRequest:
         self.name: str | None = None
 
     def __enter__(self) -> StopRequest:
+        self._process = os.getpid()
         if threading.current_thread() is threading.main_thread():
             self._old = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
         else:
@@ -35,11 +37,14 @@ class StopRequest:
     ) -> None:
         for number, handler in self._old.items():
             signal.signal(number, handler)
+        self.name = None  # so that the next training is not stopped by this request
 
     def __bool__(self) -> bool:
         return self.name is not None
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return  # Ctrl-C reaches forked reader processes too; the main one ends them
         if self.name is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.name = signal.Signals(number).name

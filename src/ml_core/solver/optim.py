@@ -7,18 +7,21 @@ only `plateau`, which answers to the validation loss, has a memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
+from ml_core.errors import ConfigError, did_you_mean
+
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "adam": torch.optim.Adam,
     "sgd": torch.optim.SGD,
 }
+SCHEDULES = ("constant", "cosine", "one_cycle", "step", "plateau")
 
 
 def build_optimizer(
@@ -27,8 +30,10 @@ def build_optimizer(
     """Return the optimizer `name` over the trainable parameters of `model`.
 
     Weight decay goes to kernels and matrices; biases and the scales of normalisation are spared,
-    since pulling them to 0 regularises nothing (He et al. 2018, arXiv 1812.01187).
+    since pulling them to 0 regularises nothing (He et al. 2018, arXiv 1812.01187). Raises
+    ConfigError for an unknown name.
     """
+    _check_name("optimizer", name, OPTIMIZERS)
     trainable = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": weight_decay},
@@ -45,7 +50,11 @@ def build_scheduler(
     steps_per_epoch: int,
     **options: Any,
 ) -> LRScheduler | ReduceLROnPlateau:
-    """Return the schedule `name`; all but plateau are stepped after every optimizer step."""
+    """Return the schedule `name`; all but plateau are stepped after every optimizer step.
+
+    Raises ConfigError for an unknown name.
+    """
+    _check_name("scheduler", name, SCHEDULES)
     if name == "plateau":
         return ReduceLROnPlateau(
             optimizer, factor=options["gamma"], patience=options["patience"], mode="min"
@@ -87,9 +96,16 @@ def lr_factor(
         return 1.0
     if name == "cosine":
         return _cosine(1.0, min_factor, (step - warmup) / max(1, total - 1 - warmup))
-    if name == "step":
-        return gamma ** (step // (step_epochs * steps_per_epoch))
-    raise ValueError(f"unknown schedule {name!r}")
+    assert name == "step", name
+    return gamma ** (step // (step_epochs * steps_per_epoch))
+
+
+def _check_name(kind: str, name: str, allowed: Collection[str]) -> None:
+    if name not in allowed:
+        raise ConfigError(
+            f"unknown {kind} {name!r}; there are: {', '.join(allowed)}."
+            + did_you_mean(name, allowed)
+        )
 
 
 def _cosine(start: float, end: float, share: float) -> float:

@@ -343,7 +343,8 @@ class Trainer:
     def _refuse_non_finite(self, images: torch.Tensor, batch: Batch, loss: float) -> None:
         index = np.asarray(batch.index).tolist()
         step = self.state.step + 1
-        reason = explain_non_finite(self.model, images, index, loss=loss, step=step)
+        with self._autocast():  # the forward pass is run again, as it was but for dropout
+            reason = explain_non_finite(self.model, images, index, loss=loss, step=step)
         raise TrainingError(
             f"training stopped at the first value that is not finite, epoch {self.state.epoch}, "
             f"{reason}. No weight was changed by this step. Look at these patches, lower "

@@ -6,7 +6,7 @@ Each check says what it saw in numbers; none of them changes the training.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,46 +30,44 @@ def check_learning(
     nll: npt.NDArray[np.float64],
     dead_units: dict[str, tuple[int, int]],
 ) -> list[Finding]:
-    """Return findings about one validation pass; "not-learning" when its ROC-AUC is at chance.
+    """Return findings about one validation pass; "not-learning" when its ROC-AUC is not above 0.5.
 
     `dead_units` maps a layer to (units that are zero for every patch seen, units). Signs that go
-    with a model at chance are its reasons; without that they are warnings of their own.
+    with a model at chance are its reasons; without that, dead units are a warning of their own.
+    With one class only there is no AUC, and nothing is said about learning.
     """
-    auc = compute_metrics(y_true, y_prob, nll=nll)["roc_auc"]
+    metrics = compute_metrics(y_true, y_prob, nll=nll)
+    auc, loss, share = metrics["roc_auc"], metrics["loss"], metrics["prevalence"]
     half = Z_95 * auc_standard_error(y_true, y_prob)
-    at_chance = math.isfinite(auc) and auc - half <= 0.5 <= auc + half
+    dead = [
+        f"{count} of {units} units of {layer} are zero for every patch"
+        for layer, (count, units) in dead_units.items()
+        if count >= DEAD_SHARE * units
+    ]
+    if not auc - half <= 0.5:  # true of NaN as well
+        return [Finding("dead-units", "warning", f"dead units: {'; '.join(dead)}.")] if dead else []
     reasons = []
     if (spread := float(np.ptp(y_prob))) < CONSTANT_RANGE:
         reasons.append(
             f"every patch gets nearly the same probability ({y_prob.min():.4f} to "
             f"{y_prob.max():.4f}, {spread:.1g} apart)"
         )
-    share = float(np.mean(y_true))
     prior_loss = -(share * math.log(share) + (1 - share) * math.log(1 - share))
-    if abs(loss := float(np.mean(nll))) and abs(loss - prior_loss) < PRIOR_TOLERANCE:
+    if abs(loss - prior_loss) < PRIOR_TOLERANCE:
         reasons.append(
             f"the loss {loss:.4f} is that of a model which knows only that {share:.0%} of the "
             f"patches are tumour ({prior_loss:.4f})"
         )
-    dead = [
-        f"{count} of {units} units of {layer} are zero for every patch"
-        for layer, (count, units) in dead_units.items()
-        if count >= DEAD_SHARE * units
+    because = "; ".join(reasons + dead) or "no further sign"
+    low, high = max(0.0, auc - half), min(1.0, auc + half)
+    return [
+        Finding(
+            "not-learning",
+            "error",
+            f"not learning: ROC-AUC {auc:.3f}, 95 % interval {low:.3f} to {high:.3f}, is not above "
+            f"0.5. {because[0].upper()}{because[1:]}.",
+        )
     ]
-    reasons += dead
-    if at_chance:
-        because = "; ".join(reasons) or "no further sign"
-        return [
-            Finding(
-                "not-learning",
-                "error",
-                f"not learning: ROC-AUC {auc:.3f} with a 95 % interval of {auc - half:.3f} to "
-                f"{min(1.0, auc + half):.3f} that holds 0.5. {because[0].upper()}{because[1:]}.",
-            )
-        ]
-    if dead:
-        return [Finding("dead-units", "warning", f"dead units: {'; '.join(dead)}.")]
-    return []
 
 
 @torch.inference_mode()
@@ -138,15 +136,18 @@ def explain_non_finite(
         for n, p in model.named_parameters()
         if p.grad is not None and not bool(p.grad.isfinite().all())
     ]
-    name = gradients[0] if gradients else "the global norm"
-    return f"{where}: the loss {loss:.4g} is finite, the gradient of {name} went bad first"
+    # Gradients flow from the last layer to the first, so the last bad one was bad first.
+    what = f"the gradient of {gradients[-1]}" if gradients else "the norm of all gradients together"
+    return f"{where}: the loss {loss:.4g} is finite, {what} went bad first"
 
 
 @contextmanager
-def _hooked(model: nn.Module, kind: type[nn.Module], note: Any) -> Iterator[None]:
-    """Call note(name, output) for every module of `kind` below `model` while inside."""
+def _hooked(
+    model: nn.Module, kind: type[nn.Module], note: Callable[[str, torch.Tensor], None]
+) -> Iterator[None]:
+    """Call note(name, output) for every module of `kind` in `model` while inside."""
 
-    def hook_for(name: str) -> Any:
+    def hook_for(name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             if isinstance(output, torch.Tensor):
                 note(name, output)
@@ -154,9 +155,9 @@ def _hooked(model: nn.Module, kind: type[nn.Module], note: Any) -> Iterator[None
         return hook
 
     handles = [
-        module.register_forward_hook(hook_for(name))
+        module.register_forward_hook(hook_for(name or "the model"))
         for name, module in model.named_modules()
-        if name and isinstance(module, kind)
+        if isinstance(module, kind)
     ]
     try:
         yield

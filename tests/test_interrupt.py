@@ -1,0 +1,67 @@
+"""Ctrl-C and SIGTERM as a request to stop."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from ml_core.solver.interrupt import StopRequest
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_noted_and_nothing_is_interrupted(number):
+    with StopRequest() as stop:
+        assert not stop
+        os.kill(os.getpid(), number)
+        assert stop and stop.name == number.name
+
+
+def test_a_second_ctrl_c_ends_at_once():
+    with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)  # a scheduler repeats itself; a person means it
+        assert stop.name == "SIGTERM"
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_the_handlers_of_before_come_back_whatever_happens():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(ValueError, match="x"), StopRequest():
+        raise ValueError("x")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_the_next_training_is_not_stopped_by_the_request_of_the_last():
+    stop = StopRequest()
+    with stop:
+        os.kill(os.getpid(), signal.SIGINT)
+    assert not stop
+    with stop:
+        assert not stop
+
+
+def test_a_forked_reader_process_leaves_the_signal_to_the_main_one():
+    with StopRequest() as stop:
+        child = os.fork()
+        if child == 0:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+            finally:
+                os._exit(7 if stop.name is None else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_outside_the_main_thread_nothing_is_installed():
+    before = signal.getsignal(signal.SIGINT)
+    seen = []
+
+    def train() -> None:
+        with StopRequest() as stop:
+            seen.append((bool(stop), signal.getsignal(signal.SIGINT)))
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert seen == [(False, before)]
