@@ -123,7 +123,7 @@ class CNNConfig(Section):
 
     name: Literal["cnn"] = Field(description="a small residual network for 96x96 patches")
     widths: tuple[Annotated[int, Field(ge=8, multiple_of=8)], ...] = Field(
-        (64, 128, 256), min_length=1, description="channels of each stage"
+        (32, 64, 128), min_length=1, description="channels of each stage"
     )
     blocks_per_stage: int = Field(1, ge=1, description="residual blocks in each stage")
     dropout_rate: float = Field(0.2, ge=0, lt=1, description="share of features dropped at the end")
