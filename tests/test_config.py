@@ -130,9 +130,9 @@ def test_paths_given_with_set_are_relative_to_where_the_command_is_typed(
 
 
 def test_absolute_paths_and_home_are_kept(write, tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.setenv("HOME", "/mnt/someone")
     config = Config.load(write(minimal_with("data.data_path", "~/pcam")), ["output_dir=/scratch"])
-    assert config.data.data_path == Path("/home/someone/pcam")
+    assert config.data.data_path == Path("/mnt/someone/pcam")
     assert config.output_dir == Path("/scratch")
 
 

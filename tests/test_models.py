@@ -187,6 +187,7 @@ def test_a_model_built_from_its_spec_gives_the_same_logits(
 ) -> None:
     model = make_model(name, dropout_rate=0.3, preprocess=preprocess).eval()
     spec = json.loads(json.dumps(model_spec(model)))
+    assert spec["options"]["dropout_rate"] == 0.3
     again = build_from_spec(spec).eval()
     again.load_state_dict(model.state_dict())
     assert model_spec(again) == model_spec(model)

@@ -19,7 +19,7 @@ def describe_model(model: PatchClassifier) -> dict[str, Any]:
     add counted as two, as torch.utils.flop_counter does; norms, ReLUs and pooling are not counted.
     """
     # A copy without storage: nothing is computed, and dropout draws no random numbers.
-    shadow = copy.deepcopy(model).to("meta").eval()
+    shadow = copy.deepcopy(model).to("meta")
     patch = torch.zeros(1, *model.input_shape, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         shadow(patch)
