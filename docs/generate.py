@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from ml_core import config
+from ml_core.config_problems import section_variants
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTE = "<!-- Written by docs/generate.py; `make docs` writes it anew. -->\n\n"
@@ -43,12 +44,12 @@ def render_config() -> str:
     ]
     lines += _table("The file", config.Config)
     for name, field in config.Config.model_fields.items():
-        variants = config.section_variants(field.annotation)
+        variants = section_variants(field.annotation)
         for variant, section in variants.items():
             title = f"`{name}`" if len(variants) == 1 else f"`{name}` with `name: {variant}`"
             lines += _table(title, section, prefix=f"{name}.")
             for inner_name, inner in section.model_fields.items():
-                for inner_section in config.section_variants(inner.annotation).values():
+                for inner_section in section_variants(inner.annotation).values():
                     prefix = f"{name}.{inner_name}"
                     lines += _table(f"`{prefix}`", inner_section, prefix=f"{prefix}.")
     return NOTE + "\n".join(lines).rstrip() + "\n"
@@ -67,13 +68,13 @@ def _table(title: str, section: type[BaseModel], prefix: str = "") -> list[str]:
 def _describe(field: FieldInfo) -> str:
     if field.description:
         return field.description
-    variants = config.section_variants(field.annotation)
+    variants = section_variants(field.annotation)
     names = ", ".join(variants) if len(variants) > 1 else "its keys are below"
     return f"section: {names}"
 
 
 def _allowed(field: FieldInfo) -> str:
-    if config.section_variants(field.annotation):
+    if section_variants(field.annotation):
         return ""
     choices = [choice for choice in get_args(field.annotation) if isinstance(choice, str | int)]
     if choices and not isinstance(choices[0], type):

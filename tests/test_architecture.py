@@ -62,7 +62,9 @@ def test_no_file_holds_a_personal_path():
 
 
 def test_nothing_is_unpickled_or_evaluated():
-    forbidden = re.compile(r"pickle\.load|torch\.load|yaml\.unsafe|np\.load\(|(?<!\.)\b(eval|exec)\(")
+    forbidden = re.compile(
+        r"pickle\.load|torch\.load|yaml\.unsafe|np\.load\(|(?<!\.)\b(eval|exec)\("
+    )
     for path in (ROOT / "src").rglob("*.py"):
         for number, line in enumerate(path.read_text().splitlines(), start=1):
             assert not forbidden.search(line), f"{path.name}:{number}: {line.strip()}"

@@ -16,8 +16,8 @@ from ml_core.config import (
     Section,
     config_schema,
     load_config,
-    section_variants,
 )
+from ml_core.config_problems import section_variants
 from ml_core.errors import ConfigError
 from ml_core.solver.optim import OPTIMIZERS
 from ml_core.solver.trainer import LOGGED_METRICS

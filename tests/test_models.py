@@ -11,6 +11,7 @@ from torch import nn
 
 from ml_core.errors import ConfigError
 from ml_core.models import (
+    CNN,
     MLP,
     MODELS,
     PatchClassifier,
@@ -266,3 +267,15 @@ def test_describing_a_model_changes_nothing() -> None:
     assert model.training
     assert torch.equal(torch.get_rng_state(), random_state)
     assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+
+
+def test_averaging_orientations_makes_the_answer_the_same_whichever_way_a_patch_lies() -> None:
+    model, patches = make_model("cnn", average_orientations=True).eval(), make_patches(2)
+    logits = model(patches)
+    for turned in (patches.flip(2), patches.transpose(2, 3), torch.rot90(patches, 3, (2, 3))):
+        torch.testing.assert_close(model(turned), logits, rtol=1e-4, atol=1e-5)
+    plain = make_model("cnn").eval()
+    plain.load_state_dict(model.state_dict())
+    assert not torch.allclose(plain(patches.flip(2)), plain(patches), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="square"):
+        CNN((3, 64, 96), average_orientations=True)

@@ -296,5 +296,3 @@ def test_the_course_script_works_as_it_was_written(data_dir, tmp_path):
     assert len(list(read_jsonl(run_dir / "metrics.jsonl"))) == 2
     path = trainer.save_checkpoint(2, loss)
     assert load_checkpoint(path).state["train"]["step"] == trainer.state.step
-
-

@@ -8,12 +8,9 @@ relative to the file; those given with `--set` are relative to where the command
 from __future__ import annotations
 
 import os
-import re
-import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import UnionType
-from typing import IO, Annotated, Any, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -28,7 +25,9 @@ from pydantic import (
     model_validator,
 )
 
-from ml_core.errors import ConfigError, did_you_mean
+from ml_core.config_problems import Words, explain, section_variants, shown
+from ml_core.errors import ConfigError
+from ml_core.yaml_file import parse_yaml, read_yaml
 
 # What a value must match, and how that is said to a person.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -127,6 +126,9 @@ class CNNConfig(Section):
     )
     blocks_per_stage: int = Field(1, ge=1, description="residual blocks in each stage")
     dropout_rate: float = Field(0.2, ge=0, lt=1, description="share of features dropped at the end")
+    average_orientations: bool = Field(
+        False, description="predict with the mean over the 8 flips and turns; 8 times the work"
+    )
     num_classes: Literal[2] = Field(2, description="normal and tumour")
     normalization: Literal["standard", "none"] = Field("standard", description="as for mlp")
 
@@ -335,70 +337,11 @@ class Config(Section):
         try:
             return cls.model_validate(raw)
         except ValidationError as error:
-            raise ConfigError(_explain(error, path)) from error
+            raise ConfigError(explain(error, path, cls, Words(PATTERNS, COURSE_KEYS))) from error
 
     def dump_yaml(self) -> str:
         """Return the resolved configuration as YAML that `load` reads back to an equal Config."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Plain values only; a key given twice is an error (PyYAML keeps the last without a word)."""
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """As PyYAML, whose constructors let int(), datetime() and others raise what they like."""
-        try:
-            return super().construct_object(node, deep)
-        except (ValueError, LookupError, AttributeError, TypeError) as error:
-            given = f"{node.value[:40]!r}: " if isinstance(node, yaml.ScalarNode) else ""
-            raise yaml.MarkedYAMLError(
-                problem=f"{given}{error}", problem_mark=node.start_mark
-            ) from error
-
-    def construct_unique(self, node: yaml.MappingNode) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == MERGE_TAG:  # the "<<" that brings in another mapping
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"the key '{key}' appears twice", problem_mark=key_node.start_mark
-                )
-            seen.add(key)
-        return self.construct_mapping(node, deep=True)
-
-
-MERGE_TAG = "tag:yaml.org,2002:merge"
-_StrictLoader.add_constructor(
-    yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _StrictLoader.construct_unique
-)
-
-
-def _parse_yaml(source: str | IO[str], name: str) -> Any:
-    """Return the value that YAML text or a file holds; raises ConfigError."""
-    try:
-        return yaml.load(source, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name} is not valid YAML: {error}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{name} is nested too deeply to be a configuration.") from error
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file as written; raises ConfigError."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            raw = _parse_yaml(file, str(path))
-    except FileNotFoundError as error:
-        siblings = list(path.parent.iterdir()) if path.parent.is_dir() else []
-        near = did_you_mean(path.name, [sibling.name for sibling in siblings])
-        raise ConfigError(f"there is no config file {path}.{near}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}.") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path} must hold keys and values, such as 'experiment_name: my_run'.")
-    return raw
 
 
 def load_config(path: str | Path) -> dict[str, Any]:
@@ -442,7 +385,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
         raise ConfigError(f"--set {override!r} is not of the form key.subkey=value.")
-    value = _parse_yaml(text, f"--set {override!r}: the value")
+    value = parse_yaml(text, f"--set {override!r}: the value")
     keys = list(COURSE_KEYS.get(tuple(keys), keys))
     section = raw
     for key in keys[:-1]:
@@ -458,7 +401,7 @@ def _subsection(section: dict[str, Any], key: str, where: str) -> dict[str, Any]
         section[key] = {}
     found = section[key]
     if not isinstance(found, dict):
-        raise ConfigError(f"{where}: {key} is {_shown(found)}; it must hold keys and values.")
+        raise ConfigError(f"{where}: {key} is {shown(found)}; it must hold keys and values.")
     return found
 
 
@@ -487,96 +430,6 @@ def _move_course_keys(raw: dict[str, Any], path: Path) -> None:
                 f"{parent[target[-1]]}; they are the same setting, keep one."
             )
         parent[target[-1]] = value
-
-
-def _explain(error: ValidationError, path: Path) -> str:
-    """Return one line per problem: where, what was given, what is allowed."""
-    lines = []
-    for problem in error.errors():
-        section, loc = _walk(tuple(str(part) for part in problem["loc"]))
-        where = ".".join(loc) or "config"
-        given = _shown(problem.get("input"))
-        kind = problem["type"]
-        keys = list(section.model_fields) if section else []
-        if kind == "extra_forbidden":
-            near = _nearest_key(loc, keys)
-            lines.append(f"{where}: unknown key.{near} Allowed: {', '.join(keys)}.")
-        elif kind == "missing":
-            lines.append(f"{where}: missing; it must be given.")
-        elif kind == "model_type":
-            lines.append(f"{where}: {given}; it must hold keys and values: {', '.join(keys)}.")
-        elif kind == "union_tag_invalid":
-            tag, allowed = str(problem["ctx"]["tag"]), problem["ctx"]["expected_tags"]
-            near = did_you_mean(tag, re.findall(r"'(.*?)'", allowed))
-            lines.append(f"{where}.name: '{tag}' is not known.{near} Allowed: {allowed}.")
-        elif kind == "literal_error":
-            allowed = problem["ctx"]["expected"]
-            near = did_you_mean(str(problem["input"]), re.findall(r"'(.*?)'", allowed))
-            lines.append(f"{where}: {given}.{near} Allowed: {allowed}.")
-        elif kind == "string_pattern_mismatch":
-            lines.append(f"{where}: {given}. Allowed: {PATTERNS[problem['ctx']['pattern']]}.")
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            shown = "" if kind == "value_error" and not loc else f" (given: {given})"
-            lines.append(f"{where}: {message}{shown}.")
-    head = f"{path} is not a valid configuration:"
-    return "\n".join([head, *(f"  {line}" for line in lines)])
-
-
-def _shown(value: Any) -> str:
-    """Return `value` for a message; of a collection the start, since YAML's may be endless."""
-    return reprlib.repr(value) if isinstance(value, list | dict) else repr(value)
-
-
-def _nearest_key(loc: list[str], keys: list[str]) -> str:
-    """Return the hint for the unknown key at `loc`: one like it here, or the same elsewhere."""
-    *parents, wrong = loc
-    course_keys = [key for *section, key in COURSE_KEYS if section == parents]
-    if near := did_you_mean(wrong, keys + course_keys):
-        return near
-    elsewhere = [
-        f"{name}.{wrong}"
-        for name, field in Config.model_fields.items()
-        for section in section_variants(field.annotation).values()
-        if name not in parents and (wrong in section.model_fields or (name, wrong) in COURSE_KEYS)
-    ]
-    elsewhere += [wrong] if parents and wrong in Config.model_fields else []
-    return f" Did you mean '{elsewhere[0]}'?" if elsewhere else ""
-
-
-def _walk(loc: tuple[str, ...]) -> tuple[type[BaseModel] | None, list[str]]:
-    """Follow `loc` through the sections; return the last one and `loc` without union tags."""
-    section: type[BaseModel] | None = Config
-    variants: dict[str, type[BaseModel]] = {}
-    clean: list[str] = []
-    for part in loc:
-        if part in variants:
-            section, variants = variants[part], {}
-            continue
-        clean.append(part)
-        field = section.model_fields.get(part) if section else None
-        if field is not None:
-            found = section_variants(field.annotation)
-            if len(found) == 1:
-                section, variants = next(iter(found.values())), {}
-            elif found:
-                variants = found
-    return section, clean
-
-
-def section_variants(annotation: Any) -> dict[str, type[BaseModel]]:
-    """Return the sections an annotation may hold, by their `name` (or class name)."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return {annotation.__name__: annotation}
-    if get_origin(annotation) in (Union, UnionType, Annotated):
-        found: dict[str, type[BaseModel]] = {}
-        for member in get_args(annotation):
-            for section in section_variants(member).values():
-                name = section.model_fields.get("name")
-                tag = get_args(name.annotation)[0] if name else section.__name__
-                found[tag] = section
-        return found
-    return {}
 
 
 def config_schema() -> dict[str, Any]:

@@ -29,6 +29,7 @@ class CNN(PatchClassifier):
         blocks_per_stage: int = 1,
         num_classes: int = 2,
         dropout_rate: float = 0.2,
+        average_orientations: bool = False,
         *,
         preprocess: Preprocess | None = None,
     ) -> None:
@@ -41,8 +42,12 @@ class CNN(PatchClassifier):
             "widths": list(widths),
             "blocks_per_stage": blocks_per_stage,
             "dropout_rate": dropout_rate,
+            "average_orientations": average_orientations,
         }
         super().__init__(input_shape, num_classes, preprocess, options)
+        if average_orientations and self.input_shape[1] != self.input_shape[2]:
+            raise ValueError(f"average_orientations needs square patches, not {self.input_shape}")
+        self.average_orientations = average_orientations
         num_inputs = widths[0]
         layers: list[nn.Module] = [
             nn.Conv2d(self.input_shape[0], num_inputs, 3, stride=2, padding=1, bias=False),
@@ -59,6 +64,18 @@ class CNN(PatchClassifier):
             nn.Dropout(dropout_rate),
             nn.Linear(3 * num_inputs, num_classes),
         )
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training or not self.average_orientations:
+            return super().forward(images)
+        orientations = [
+            torch.rot90(seen, turns, dims=(2, 3))
+            for seen in (images, images.flip(3))
+            for turns in range(4)
+        ]
+        # one after the other: eight copies of the activations at once are eight times the memory
+        logits: Tensor = sum(super(CNN, self).forward(turned) for turned in orientations) / 8
+        return logits
 
 
 class ResidualBlock(nn.Module):
