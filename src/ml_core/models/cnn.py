@@ -74,8 +74,8 @@ class CNN(PatchClassifier):
             for turns in range(4)
         ]
         # one after the other: eight copies of the activations at once are eight times the memory
-        logits: Tensor = sum(super(CNN, self).forward(turned) for turned in orientations) / 8
-        return logits
+        logits = [super(CNN, self).forward(turned) for turned in orientations]
+        return torch.stack(logits).mean(dim=0)
 
 
 class ResidualBlock(nn.Module):
