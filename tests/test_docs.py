@@ -88,7 +88,7 @@ def test_every_command_in_the_documentation_works(command, stand_ins, tmp_path, 
             word = "patch.png"
         elif word.endswith("_x.h5"):
             word = str(split_paths(stand_ins["data"], "valid").x)
-        elif word in ("data", "DIR", "data/pcam"):
+        elif arguments and word in ("data", "DIR", "data/pcam"):
             word = str(stand_ins["data"])
         arguments.append(word)
     if arguments[:2] == ["track", "sync"] and "--uri" not in arguments:

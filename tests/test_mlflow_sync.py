@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_pcam import write_config, write_tiny_pcam
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # MLflow reads it when it is imported
 
@@ -25,7 +26,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from ml_core.errors import RunError, TrackingError
-from ml_core.runs import Finding, RunDir, RunRecord
+from ml_core.runs import Finding, RunDir, RunRecord, read_jsonl
 from ml_core.tracking import ExperimentTracker, finish_sync, start_sync
 from ml_core.tracking.log_file import LogReader
 from ml_core.tracking.mlflow_run import MAX_PARAM_LENGTH, describe_params, describe_tags, explain
@@ -69,6 +70,10 @@ class MlflowServer:
                 start_new_session=True,
             )
         wait_until(self._is_healthy, "the MLflow server answers", timeout_s=120)
+
+    def start_if_dead(self) -> None:
+        if self._process is None:
+            self.start()
 
     def kill(self) -> None:
         if self._process is not None:
@@ -478,3 +483,45 @@ def test_a_line_still_being_written_is_read_when_it_is_whole(tmp_path: Path) -> 
         file.write('ep": 2}\n')
     assert list(reader) == [{"step": 2}]
     assert reader.num_lines == 2
+
+
+def test_a_training_whose_server_is_killed_ends_well_and_is_completed_later(
+    server: MlflowServer, tmp_path: Path
+) -> None:
+    """The whole way: a real training, its server killed in the middle, then `track sync`."""
+    data_dir = write_tiny_pcam(tmp_path / "data")
+    config = write_config(
+        tmp_path / "config.yaml",
+        data_dir,
+        experiment_name="pcam",
+        training={"epochs": 150},
+        data={"batch_size": 8},
+        tracking={"tensorboard": False, "mlflow_uri": server.uri},
+    )
+    server.start_if_dead()
+    command = [sys.executable, "-m", "ml_core.cli"]
+    training = subprocess.Popen(
+        [*command, "train", config], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    runs = tmp_path / "runs" / "pcam"
+    wait_until(lambda: any(runs.glob("*/sync.json")), "training has started", timeout_s=90)
+    (run,) = (RunDir(path) for path in runs.iterdir())
+    wait_until(lambda: bool(sync_state(run).get("lines")), "a part is sent", timeout_s=90)
+    assert training.poll() is None, "training ended before its server could be killed"
+    server.kill()
+    printed, _ = training.communicate(timeout=180)
+    assert training.returncode == 0, printed
+    assert RunRecord.load(run).status == "completed"
+    assert f"ml-core track sync {run.path}" in printed
+
+    server.start_if_dead()
+    for _ in range(2):  # a second time changes nothing
+        subprocess.run([*command, "track", "sync", run.path], check=True)
+    epochs = [line["epoch"] for line in read_jsonl(run.metrics_log_path)]
+    steps = [line["step"] for line in read_jsonl(run.steps_log_path)]
+    assert [step for step, _ in history(server.uri, run, "val_loss")] == epochs
+    assert [step for step, _ in history(server.uri, run, "step/loss")] == steps
+    assert len(steps) == 150 * 12
+    found = on_server(server.uri, run)
+    assert found.data.params["training.epochs"] == "150"
+    assert found.info.status == "FINISHED"
