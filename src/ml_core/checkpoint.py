@@ -30,6 +30,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
+from ml_core.durable import sync
 from ml_core.errors import CheckpointError
 
 MODEL_FILE, OPTIMIZER_FILE, STATE_FILE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -88,11 +89,11 @@ def save_checkpoint(
         aside.mkdir()
         for name, content in contents.items():
             _write(aside / name, content)
-        _fsync(aside)
+        sync(aside)
         if final.exists():  # the same step again, after a resume from an earlier one
             final.rename(directory / f".{final.name}.old.tmp")
         aside.rename(final)
-        _fsync(directory)
+        sync(directory)
     finally:
         _remove_leftovers(directory)
     _point(directory, "last", final)
@@ -239,7 +240,7 @@ def _point(directory: Path, name: str, target: Path) -> None:
     aside.unlink(missing_ok=True)
     aside.symlink_to(target.name)
     os.replace(aside, directory / name)
-    _fsync(directory)
+    sync(directory)
 
 
 def _drop_old(directory: Path) -> None:
@@ -265,11 +266,3 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ml_core.data.nuclei import Bools
 from ml_core.data.pcam import LABEL_KEY, PATCH_KEY, SPLITS, SplitPaths, split_paths
 from ml_core.data.tissue import PATCH_SIZE, Ints, Tissue, draw_slides
+from ml_core.durable import sync
 from ml_core.errors import DataError
 from ml_core.reproducibility import Stream, derive_seed
 
@@ -67,7 +68,7 @@ def write_synthetic(
             _write_all(asides, list(counts.values()), seed, on_progress or (lambda _: None))
             for path, final in _pairs(asides):
                 os.replace(path, final)
-            _sync(folder)
+            sync(folder)
         finally:
             for path, _ in _pairs(asides):
                 path.unlink(missing_ok=True)
@@ -141,7 +142,7 @@ def _write_all(
         _write_labels(aside.y, labels)
         _write_meta(aside.meta, place, has_tumour, labels, first_slide + slide)
         for path in (aside.x, aside.y, aside.meta):
-            _sync(path)
+            sync(path)
         num_done += num
         first_slide += num_slides
 
@@ -183,12 +184,3 @@ def _write_meta(
 
 def _generator(seed: int, *position: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(derive_seed(seed, Stream.SYNTHETIC, *position)))
-
-
-def _sync(path: Path) -> None:
-    """Make what was written to a file or folder survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

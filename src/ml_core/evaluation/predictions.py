@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ml_core.durable import written_aside
 from ml_core.errors import RunError
 from ml_core.metrics import (
     SAMPLE_FACTS,
@@ -207,21 +207,15 @@ def _check_unique(split: str, index: npt.NDArray[np.int64], path: Path) -> None:
 
 
 def _write_parquet(table: pa.Table, path: Path) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(aside, "wb") as file:
+        # opened here: pyarrow would read a name like a URI
+        with written_aside(path) as aside, open(aside, "wb") as file:
             pq.write_table(table, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
     except OSError as error:
         raise RunError(
             f"cannot write {path}: {error.strerror or error}. "
             "Free some space or make the folder writable, and run the stage again."
         ) from error
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _read_parquet(path: Path) -> pa.Table:

@@ -10,7 +10,6 @@ that cannot be read is a row with an error.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ import torch
 
 from ml_core.data.image_files import IMAGE_SUFFIXES, read_image
 from ml_core.data.patch_file import PatchFile
+from ml_core.durable import written_aside
 from ml_core.errors import DataError, MLCoreError
 from ml_core.evaluation.predictor import predict as predict_batches
 from ml_core.log import progress
@@ -163,15 +163,11 @@ def _unlabelled(patches: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64]) -> 
 
 
 def _write_table(table: pd.DataFrame, out: Path) -> None:
-    aside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if out.suffix == ".csv":
-            table.to_csv(aside, index=False)
-        else:
-            table.to_parquet(aside, index=False)
-        os.replace(aside, out)
+        with written_aside(out) as aside:
+            if out.suffix == ".csv":
+                table.to_csv(aside, index=False)
+            else:
+                table.to_parquet(aside, index=False)
     except OSError as error:
         raise DataError(f"cannot write {out}: {error.strerror or error}.") from error
-    finally:
-        aside.unlink(missing_ok=True)

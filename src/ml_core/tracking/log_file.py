@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ml_core.durable import sync
 from ml_core.errors import RunError
 
 LONGEST_LINE = 1 << 20  # bytes looked through for the end of the last whole line
@@ -63,7 +64,7 @@ class LogFile:
             os.replace(aside, self.path)
         finally:
             aside.unlink(missing_ok=True)
-        _sync_dir(self.path.parent)
+        sync(self.path.parent)
         self._file.close()
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
         self._end = self.path.stat().st_size
@@ -140,11 +141,3 @@ def _cut_torn_line(path: Path) -> int:
         if size < start + len(tail):
             file.truncate(size)
     return size
-
-
-def _sync_dir(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
