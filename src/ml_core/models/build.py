@@ -86,6 +86,7 @@ def _build(
                 + did_you_mean(option, allowed)
             )
     try:
+        # Any: each model has options of its own, which were checked against `allowed` above
         return model_class(  # type: ignore[no-any-return]
             input_shape=input_shape, num_classes=num_classes, preprocess=preprocess, **options
         )

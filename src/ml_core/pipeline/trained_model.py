@@ -58,6 +58,7 @@ def load_trained(run: RunDir, config: Config) -> TrainedModel:
     model.load_state_dict(checkpoint.model_state)
     model = model.to(device)
     if config.training.channels_last:  # as in training: the format may change the last bits
+        # torch's stubs know memory_format only beside a dtype
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return TrainedModel(
         model=model,

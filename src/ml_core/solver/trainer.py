@@ -133,7 +133,7 @@ class Trainer:
         )
         self.device = torch.device(device)
         self.model = model.to(self.device)
-        if self.settings.channels_last:
+        if self.settings.channels_last:  # torch's stubs know memory_format only beside a dtype
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = optimizer
         self.scheduler = scheduler

@@ -93,6 +93,7 @@ class EventFile:
     def _open(self) -> None:
         try:
             # Imported where a broken tensorboard can still be survived.
+            # generated from a protocol file, so without types
             from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
 
             self._event = Event
