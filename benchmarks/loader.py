@@ -30,8 +30,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from ml_core.data import PCAMDataset
+from ml_core.data.layout import split_paths
 from ml_core.data.loader import build_loader
-from ml_core.data.pcam import split_paths
 from ml_core.reproducibility import hardware_record
 
 BATCH_SIZE = 256

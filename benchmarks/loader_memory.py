@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from ml_core.data import PCAMDataset
+from ml_core.data.layout import split_paths
 from ml_core.data.loader import build_loader
-from ml_core.data.pcam import split_paths
 from ml_core.reproducibility import hardware_record
 
 STORAGES: dict[str, dict[str, Any]] = {

@@ -21,8 +21,9 @@ import numpy as np
 import torch
 
 from ml_core.data.augment import Augmenter
+from ml_core.data.layout import split_paths
 from ml_core.data.loader import build_loader
-from ml_core.data.pcam import PCAMDataset, split_paths
+from ml_core.data.pcam import PCAMDataset
 from ml_core.models import build_model
 from ml_core.reproducibility import hardware_record
 from ml_core.runs import RunDir

@@ -1,6 +1,32 @@
+import fcntl
+import os
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+
+SHARED_PCAM = Path(__file__).resolve().parents[2] / "shared" / "pcam"
+
+
+@pytest.fixture(scope="session")
+def real_pcam(tmp_path_factory):
+    """A folder of real patches in PCam's layout: 20,000 train, 1,500 valid, 1,500 test."""
+    if not (SHARED_PCAM / "unpack.py").is_file():
+        pytest.skip(f"real patches are needed: {SHARED_PCAM} is absent")
+    # xdist's workers share one copy: whoever comes first unpacks, the others wait for the lock
+    folder = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        folder = folder.parent
+    folder /= "real_pcam"
+    with open(folder.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            aside = folder.with_suffix(".part")
+            unpack = [sys.executable, str(SHARED_PCAM / "unpack.py"), str(aside)]
+            subprocess.run(unpack, check=True, capture_output=True)
+            aside.rename(folder)
+    return folder
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ml_core.evaluation.predictions import Predictions, evaluate_predictions
-from ml_core.runs import Finding, RunDir, RunRecord, write_json
+from ml_core.findings import Finding
+from ml_core.runs import RunDir, RunRecord, write_json
 
 NUM_EPOCHS, STEPS_PER_EPOCH, NUM_PATCHES = 10, 79, 1500
 

@@ -10,8 +10,8 @@ from tiny_pcam import write_split
 
 from ml_core.data import PCAMDataset
 from ml_core.data.checks import channel_stats, check_splits
+from ml_core.data.layout import split_paths
 from ml_core.data.patch_file import evenly_spaced
-from ml_core.data.pcam import split_paths
 from ml_core.errors import DataError
 
 NUM = 30

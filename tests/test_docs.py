@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 from PIL import Image
 from tiny_pcam import write_config, write_tiny_pcam
 
 from ml_core.cli import app, main
-from ml_core.data.pcam import split_paths
+from ml_core.data.layout import split_paths
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -43,8 +44,24 @@ def stand_ins(tmp_path_factory):
     main_without_exit(["run", str(config)])
     (run,) = (folder / "runs" / "tiny").iterdir()
     with h5py.File(split_paths(data, "valid").x) as file:
-        Image.fromarray(file["x"][0]).save(folder / "patch.png")
+        patches = file["x"][:]
+    Image.fromarray(patches[0]).save(folder / "patch.png")
+    write_sources_to_pack(folder, patches)
+    main_without_exit(["data", "pack", str(folder / "data/images"), str(folder / "data/packed")])
     return {"folder": folder, "data": data, "config": config, "run": run}
+
+
+def write_sources_to_pack(folder, patches):
+    """Write a folder of images with a csv, and an HDF5 file with keys of its own."""
+    images = folder / "data" / "images"
+    images.mkdir()
+    lines = ["file,label,wsi"]
+    for i, patch in enumerate(patches):
+        Image.fromarray(patch).save(images / f"{i}.png")
+        lines.append(f"{i}.png,{i % 2},slide{i // 2 % 10}")
+    (images / "labels.csv").write_text("\n".join(lines) + "\n")
+    with h5py.File(folder / "patches.h5", "w") as file:
+        file["images"], file["labels"] = patches, np.arange(len(patches)) % 2
 
 
 def main_without_exit(arguments):
@@ -70,7 +87,7 @@ def documented_commands():
     commands = []
     for where, line in found:
         match = re.match(r"\s*(?:\.venv/bin/)?ml-core (.+?)(?:\s+#.*)?$", line)
-        if match and not line.strip().startswith("ml-core data synth"):
+        if match and not match[1].startswith(("data synth", "data download")):
             commands.append(pytest.param(match[1], id=f"{where}: {match[1]}"))
     return commands
 
@@ -90,6 +107,9 @@ def test_every_command_in_the_documentation_works(command, stand_ins, tmp_path, 
             word = str(split_paths(stand_ins["data"], "valid").x)
         elif arguments and word in ("data", "DIR", "data/pcam"):
             word = str(stand_ins["data"])
+        writes = arguments[:2] in (["data", "pack"], ["data", "split"], ["data", "stage"])
+        if writes and len(arguments) == 3:
+            word = str(tmp_path / "out")
         arguments.append(word)
     if arguments[:2] == ["track", "sync"] and "--uri" not in arguments:
         arguments += ["--uri", f"sqlite:///{tmp_path}/mlflow.db"]

@@ -11,8 +11,8 @@ import torch
 from tiny_pcam import make_patches, write_split
 
 from ml_core.data import PCAMDataset, get_dataloaders
+from ml_core.data.layout import split_paths
 from ml_core.data.loader import Batch, EpochBatches, build_loader, epoch_order
-from ml_core.data.pcam import split_paths
 from ml_core.errors import ConfigError, DataError
 
 ORDER_PLAIN = [7, 0, 1, 6, 2, 3, 4, 5]

@@ -26,7 +26,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from ml_core.errors import RunError, TrackingError
-from ml_core.runs import Finding, RunDir, RunRecord, read_jsonl
+from ml_core.findings import Finding
+from ml_core.runs import RunDir, RunRecord, read_jsonl
 from ml_core.tracking import ExperimentTracker, finish_sync, start_sync
 from ml_core.tracking.log_file import LogReader
 from ml_core.tracking.mlflow_run import MAX_PARAM_LENGTH, describe_params, describe_tags, explain

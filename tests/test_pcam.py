@@ -10,8 +10,8 @@ from tiny_pcam import write_split
 from torch.utils.data import DataLoader, Subset
 
 from ml_core.data import PCAMDataset
+from ml_core.data.layout import load_labels, split_paths
 from ml_core.data.patch_file import PatchFile
-from ml_core.data.pcam import load_labels, split_paths
 from ml_core.data.survey import survey_patches
 from ml_core.errors import DataError
 

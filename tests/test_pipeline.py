@@ -18,7 +18,7 @@ from PIL import Image
 from tiny_pcam import make_patches, write_config, write_split, write_tiny_pcam
 
 from ml_core.cli import main
-from ml_core.data.pcam import split_paths
+from ml_core.data.layout import split_paths
 from ml_core.evaluation.predictions import Predictions
 from ml_core.runs import RunDir, RunRecord, read_json, read_jsonl
 
@@ -380,7 +380,7 @@ def broken(name):
         "label 2": (rewrite_labels(lambda y: y * 2), "neither 0 nor 1"),
         "negative labels": (rewrite_labels(lambda y: -y.astype("int8")), "neither 0 nor 1"),
         "text labels": (rewrite_labels(lambda y: np.array([b"a"] * len(y))), "type"),
-        "one class": (rewrite_labels(lambda y: y * 0), "needs both"),
+        "one class": (rewrite_labels(lambda y: y * 0), "none is tumour"),
         "NaN pixel": (rewrite_patches(nan_pixel), "NaN"),
         "range unknown": (rewrite_patches(standardised), "below zero"),
     }[name]
@@ -448,7 +448,7 @@ def test_damaged_float_patches_are_refused_unless_filtered(ml_core, tmp_path):
     config = write_config(tmp_path / "config.yaml", tmp_path / "data")
     refused = ml_core("train", config)
     assert refused.code == 2
-    assert "filter_data" in refused.out
+    assert "NaN" in refused.out and "on_findings" in refused.out
     done = ml_core("train", config, "--set", "data.filter_data=true", "--json")
     assert done.code == 0, done.out
     record = RunRecord.load(RunDir.open(done.json["runs"][0]["run"]))

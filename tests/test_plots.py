@@ -8,8 +8,8 @@ from PIL import Image
 
 from ml_core.evaluation import plots
 from ml_core.evaluation.figures import prediction_figures, training_figures
-from ml_core.evaluation.report.svg import figure_to_svg
 from ml_core.metrics import Confusion
+from ml_core.page.svg import figure_to_svg
 from ml_core.runs import RunDir
 
 EPOCHS = [

@@ -90,7 +90,8 @@ def test_a_record_comes_back_as_it_was_saved(tmp_path):
     )
     record.save(run)
     assert RunRecord.load(run) == record
-    assert json.loads(run.record_path.read_text()) == dataclasses.asdict(record)
+    as_json = json.loads(json.dumps(dataclasses.asdict(record)))
+    assert json.loads(run.record_path.read_text()) == as_json
 
 
 def test_two_records_have_two_ids():

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from ml_core.data import PCAMDataset
 from ml_core.data.checks import check_splits
-from ml_core.data.pcam import SPLITS, split_paths
+from ml_core.data.layout import SPLITS, split_paths
 from ml_core.data.synthetic import write_synthetic
 from ml_core.data.tissue import Tissue, draw_slides
 from ml_core.errors import DataError

@@ -14,8 +14,9 @@ from torch import nn
 
 from ml_core.checkpoint import load_best, load_checkpoint, load_last
 from ml_core.data.augment import Augmenter
+from ml_core.data.layout import split_paths
 from ml_core.data.loader import build_loader
-from ml_core.data.pcam import PCAMDataset, split_paths
+from ml_core.data.pcam import PCAMDataset
 from ml_core.errors import TrainingError
 from ml_core.models import MLP, Preprocess, build_model
 from ml_core.runs import RunDir, read_jsonl

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import yaml
 
-from ml_core.data.pcam import split_paths
+from ml_core.data.layout import split_paths
 
 
 def make_patches(labels, seed=0):

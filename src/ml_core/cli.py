@@ -1,7 +1,7 @@
 """The command line: one function per verb. Stages are imported inside, so `--help` is quick.
 
-Exit codes: 0 done, 2 something the user can mend (a message, no traceback), 130 interrupted,
-1 our own mistake (a traceback).
+Exit codes: 0 done, 2 something the user can mend (a message, no traceback), 3 an audit found
+what `--fail-on` names, 130 interrupted, 1 our own mistake (a traceback).
 """
 
 from __future__ import annotations
@@ -10,11 +10,22 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 
 import ml_core
+from ml_core.cli_data import data_app
+from ml_core.cli_options import (
+    FOUND,
+    AsJson,
+    ConfigPath,
+    OptionalConfigPath,
+    Overrides,
+    Resume,
+    RunPath,
+    finish,
+)
 from ml_core.errors import ConfigError, MLCoreError
 
 app = typer.Typer(
@@ -25,30 +36,39 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="Make or describe data sets.", no_args_is_help=True)
 config_app = typer.Typer(help="Look at configurations.", no_args_is_help=True)
 track_app = typer.Typer(help="Feed MLflow from runs.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
 app.add_typer(track_app, name="track")
 
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, see docs/config.md")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. training.epochs=3."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one last line of JSON.")]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")]
 
-INTERRUPTED = 130
+@app.command()
+def audit(
+    path: Annotated[
+        Path, typer.Argument(metavar="DATA_DIR|CONFIG", help="Folder of PCam files, or a config.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results [default: audit in the data's].")
+    ] = None,
+    fail_on: Annotated[
+        Literal["error", "warning"], typer.Option(help="Exit with 3 from this severity on.")
+    ] = "error",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Look at a sample of each split, in seconds.")
+    ] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at every patch of a data set and say what is wrong with it."""
+    from ml_core.pipeline.audit import audit as stage
 
-
-OptionalConfigPath = Annotated[
-    Path | None, typer.Argument(metavar="CONFIG", help="YAML file, see docs/config.md")
-]
-Resume = Annotated[
-    Path | None, typer.Option(metavar="RUN", help="Go on with this run where it stopped.")
-]
+    result = stage(
+        path, out, fail_on=fail_on, quick=quick, overrides=overrides or (), command=_command()
+    )
+    finish(result, as_json)
+    if result["failed"]:
+        raise typer.Exit(FOUND)
 
 
 @app.command()
@@ -64,10 +84,10 @@ def run(
 
     if resume is not None:
         _refuse_beside_resume(config)
-        _finish(stage.resume(resume, overrides or (), command=_command()), as_json)
+        finish(stage.resume(resume, overrides or (), command=_command()), as_json)
     else:
         loaded = Config.load(_required(config), overrides or ())
-        _finish(stage.run(loaded, command=_command()), as_json)
+        finish(stage.run(loaded, command=_command()), as_json)
 
 
 @app.command()
@@ -91,14 +111,14 @@ def train(
         _refuse_beside_resume(config, fast_dev_run)
         from ml_core.pipeline.train import resume as resume_stage
 
-        _finish(resume_stage(resume, overrides or (), command=_command()), as_json)
+        finish(resume_stage(resume, overrides or (), command=_command()), as_json)
         return
     loaded = Config.load(_required(config), overrides or ())
     if fast_dev_run:
         from ml_core.pipeline.fast_dev_run import fast_dev_run as stage
     else:
         from ml_core.pipeline.train import train as stage
-    _finish(stage(loaded, command=_command()), as_json)
+    finish(stage(loaded, command=_command()), as_json)
 
 
 @app.command()
@@ -111,7 +131,7 @@ def evaluate(
     """Score a run's best checkpoint: predictions table, metrics with intervals, figures."""
     from ml_core.pipeline.evaluate import evaluate as stage
 
-    _finish(stage(run, split, overrides or ()), as_json)
+    finish(stage(run, split, overrides or ()), as_json)
 
 
 @app.command()
@@ -129,7 +149,7 @@ def predict(
     """Write the probability of tumour for each patch of the files."""
     from ml_core.pipeline.predict import predict as stage
 
-    _finish(stage(run, files, out, overrides or ()), as_json)
+    finish(stage(run, files, out, overrides or ()), as_json)
 
 
 @app.command()
@@ -146,37 +166,7 @@ def report(
     """Write one self-contained HTML page about evaluated runs."""
     from ml_core.pipeline.report import report as stage
 
-    _finish(stage(runs, out, overrides or ()), as_json)
-
-
-@data_app.command("synth")
-def data_synth(
-    out_dir: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the files.")],
-    train: Annotated[int, typer.Option(help="Patches in train.")] = 4000,
-    valid: Annotated[int, typer.Option(help="Patches in valid.")] = 1000,
-    test: Annotated[int, typer.Option(help="Patches in test.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Another seed gives other patches.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Write a synthetic H&E-like data set in PCam's layout."""
-    from ml_core.pipeline.data_synth import data_synth as stage
-
-    _finish(stage(out_dir, train, valid, test, seed=seed, force=force), as_json)
-
-
-@data_app.command("info")
-def data_info(
-    path: Annotated[
-        Path, typer.Argument(metavar="DIR|CONFIG", help="Folder of PCam files, or a config.")
-    ],
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-) -> None:
-    """Check the files of a data set and say what they hold."""
-    from ml_core.pipeline.data_info import data_info as stage
-
-    _finish(stage(path, overrides or ()), as_json)
+    finish(stage(runs, out, overrides or ()), as_json)
 
 
 @config_app.command("show")
@@ -202,7 +192,7 @@ def track_sync(
     """Send to MLflow what it has not received of these runs, once."""
     from ml_core.pipeline.track_sync import track_sync as stage
 
-    _finish(stage(runs, uri), as_json)
+    finish(stage(runs, uri), as_json)
 
 
 def _required(config: Path | None) -> Path:
@@ -235,14 +225,6 @@ def _root(
 
 def _command() -> str:
     return shlex.join(["ml-core", *sys.argv[1:]])
-
-
-def _finish(result: dict[str, Any], as_json: bool) -> None:
-    """End a verb: the result as JSON if wanted, and 130 if it was interrupted."""
-    if as_json:
-        print(json.dumps(result, default=str), flush=True)
-    if result.get("status") == "interrupted":
-        raise typer.Exit(INTERRUPTED)
 
 
 def main(arguments: list[str] | None = None) -> None:

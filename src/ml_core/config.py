@@ -93,6 +93,14 @@ class DataConfig(Section):
     filter_data: bool = Field(
         False, description="drop patches whose mean is not strictly between 0 and 255"
     )
+    on_findings: Literal["refuse", "exclude", "ignore"] = Field(
+        "refuse",
+        description="what to do when the audit found errors in train or valid; exclude: leave out "
+        "the patches in its exclusions.csv; ignore: train on all, and say so in the report",
+    )
+    audit_dir: Path | None = Field(
+        None, description="folder of the audit; `audit` in data_path by default"
+    )
     max_patches: int | None = Field(
         None,
         ge=2,
@@ -355,6 +363,7 @@ def load_config(path: str | Path) -> dict[str, Any]:
 def _resolve_paths(raw: dict[str, Any], base: Path) -> None:
     """Make every path of `raw` absolute against `base`, in place."""
     places: list[tuple[Any, str]] = [(raw, "output_dir"), (raw.get("data"), "data_path")]
+    places += [(raw.get("data"), "audit_dir")]
     places += [(raw.get("training"), "save_dir")]
     if "output_dir" not in raw and not _has(raw.get("training"), "save_dir"):
         raw["output_dir"] = "runs"

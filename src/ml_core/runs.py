@@ -2,6 +2,7 @@
 
 runs/pcam_cnn/20260102-030405-seed42/
     run.json  config.yaml  changes.diff        what ran: command, commit, packages, data, status
+    exclusions.csv                             which patches were left out, where some were
     metrics.jsonl  steps.jsonl  tensorboard/   what it logged, one line per epoch and per step
     checkpoints/step-00000790/  best  last     weights and optimizer (see checkpoint.py)
     predictions/valid.parquet                  one row per patch
@@ -25,6 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ml_core.durable import written_aside
 from ml_core.errors import RunError
+from ml_core.findings import Finding
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,10 @@ class RunDir:
         return self.path / "changes.diff"
 
     @property
+    def exclusions_path(self) -> Path:
+        return self.path / "exclusions.csv"
+
+    @property
     def metrics_log_path(self) -> Path:
         return self.path / "metrics.jsonl"
 
@@ -116,15 +122,6 @@ class RunDir:
         return self.path / "predictions" / f"{split}.parquet"
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Something a reader of this run must know, for example that it did not learn."""
-
-    id: str
-    severity: str  # "error", "warning" or "info"
-    message: str
-
-
 @dataclass
 class RunRecord:
     """What ran, on what, and how it ended; kept in run.json.
@@ -145,6 +142,7 @@ class RunRecord:
     packages: dict[str, str] = field(default_factory=dict)
     hardware: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)  # per split: files, sha256, counts, subset
+    audit: dict[str, Any] = field(default_factory=dict)  # path, sha256, mode, verdict, policy
     model: dict[str, Any] = field(default_factory=dict)  # name, num_parameters, flops_per_patch
     first_batch: dict[str, Any] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)  # epoch, metric, value, weights_sha256

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ml_core.data.patch_file import PatchFile, Rows, evenly_spaced
-from ml_core.data.pcam import (
+from ml_core.data.hdf5 import open_file
+from ml_core.data.layout import (
     Labels,
-    PCAMDataset,
+    SplitPaths,
     check_same_length,
     load_labels,
     select_rows,
     split_paths,
 )
+from ml_core.data.patch_file import PatchFile, Rows, evenly_spaced
 from ml_core.data.survey import Survey, survey_patches
 from ml_core.errors import DataError
+
+if TYPE_CHECKING:
+    from ml_core.data.pcam import PCAMDataset
 
 # Splits that are learned from or chosen by: with one class only, neither is possible.
 _NEED_BOTH_CLASSES = ("train", "valid")
@@ -38,8 +42,9 @@ class SplitRecord:
     x_sha256: str  # of the whole file: the identity of the data
     y_sha256: str
     num_rows: int  # in the file
-    num_patches: int  # to be used: after max_patches and filter_data
+    num_patches: int  # to be used: after exclusions, max_patches and filter_data
     num_positive: int  # of those to be used
+    num_excluded: int  # left out by exclusions
     num_filtered: int  # dropped by filter_data
     max_patches: int | None
     shape: tuple[int, int, int]  # of a patch: height, width, channels
@@ -59,30 +64,56 @@ def check_splits(
     patch_size: tuple[int, int] | None = (96, 96),
     filter_data: bool = False,
     max_patches: int | None = None,
+    exclude: Mapping[str, Rows] | None = None,
+    hashes: Mapping[str, tuple[str, str]] | None = None,
 ) -> list[SplitRecord]:
     """Return a record per split, or raise DataError at the first thing that would spoil a run.
 
     Checked: files, keys, shapes, lengths, labels, both classes in train and valid, value range,
-    no NaN, Inf or value outside the range among the patches that `filter_data` and `max_patches`
-    leave, and that no two splits are the same file. Files of another dtype than uint8 are read
-    whole, in blocks of bounded memory; every file is hashed.
+    no NaN, Inf or value outside the range among the patches that `exclude`, `filter_data` and
+    `max_patches` leave, and that no two splits are the same file. Files of another dtype than uint8
+    are read whole, in blocks of bounded memory; every file is hashed, unless `hashes` has it.
     """
+    hashes = hash_splits(data_path, splits) if hashes is None else hashes
     records = [
-        _check_split(Path(data_path), split, patch_size, filter_data, max_patches)
+        _check_split(
+            split,
+            split_paths(data_path, split),
+            hashes[split],
+            patch_size,
+            filter_data,
+            max_patches,
+            (exclude or {}).get(split),
+        )
         for split in splits
     ]
     _check_not_the_same(records)
     return records
 
 
+def hash_splits(data_path: str | Path, splits: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Return the SHA-256 of the patch file and of the label file of each split.
+
+    Raises DataError for a file that is missing or cannot be read.
+    """
+    hashes = {}
+    for split in splits:
+        paths = split_paths(data_path, split)
+        for path in (paths.x, paths.y):
+            open_file(path).close()  # says in words what is wrong with it, before it is all read
+        hashes[split] = (hash_file(paths.x), hash_file(paths.y))
+    return hashes
+
+
 def _check_split(
-    data_path: Path,
     split: str,
+    paths: SplitPaths,
+    hashes: tuple[str, str],
     patch_size: tuple[int, int] | None,
     filter_data: bool,
     max_patches: int | None,
+    exclude: Rows | None,
 ) -> SplitRecord:
-    paths = split_paths(data_path, split)
     labels = load_labels(paths.y)
     file = PatchFile(paths.x)
     check_same_length(file, labels, paths.y)
@@ -91,18 +122,19 @@ def _check_split(
             f"{paths.x}: patches of {file.shape[1]} x {file.shape[2]} pixels, where the model "
             f"takes {patch_size[0]} x {patch_size[1]} (data.input_shape)."
         )
-    chosen = select_rows(len(file), max_patches)
+    chosen = select_rows(len(file), max_patches, exclude, where=str(paths.x))
     used = _check_values(file, chosen, filter_data)
     _check_classes(paths.y, split, labels[used], len(labels))
     return SplitRecord(
         split=split,
         x_path=str(paths.x),
         y_path=str(paths.y),
-        x_sha256=hash_file(paths.x),
-        y_sha256=hash_file(paths.y),
+        x_sha256=hashes[0],
+        y_sha256=hashes[1],
         num_rows=len(file),
         num_patches=len(used),
         num_positive=int(labels[used].sum()),
+        num_excluded=0 if exclude is None else len(exclude),
         num_filtered=len(chosen) - len(used),
         max_patches=max_patches,
         shape=file.shape[1:],
@@ -174,10 +206,10 @@ def _check_not_the_same(records: Sequence[SplitRecord]) -> None:
             )
 
 
-def hash_file(path: str | Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+def hash_file(path: str | Path, algorithm: str = "sha256") -> str:
+    """Return the digest of a file's bytes, in hexadecimal; raises OSError."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def channel_stats(

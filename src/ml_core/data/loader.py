@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate
 
-from ml_core.data.pcam import Labels, PatchBatch, PCAMDataset, split_paths
+from ml_core.data.exclusions import load_exclusions
+from ml_core.data.layout import Labels, split_paths
+from ml_core.data.pcam import PatchBatch, PCAMDataset
 from ml_core.errors import ConfigError, DataError
 from ml_core.reproducibility import Stream, philox_words
 
@@ -201,14 +203,16 @@ def get_dataloaders(config: Mapping[str, Any]) -> tuple[PatchLoader, PatchLoader
 
     `config` is the nested dictionary of the course; only `data.data_path` must be there. Read
     besides: `seed` (42), `data.batch_size` (32), `data.num_workers` (0), `data.filter_data`
-    (False), `data.max_patches` (all). Train is balanced by class, in a new order each time it is
-    iterated; valid is in file order.
+    (False), `data.max_patches` (all), `data.exclusions` (none: the path of a list of patches to
+    leave out, as `ml-core audit` writes it). Train is balanced by class, in a new order each time
+    it is iterated; valid is in file order.
     """
     data = config.get("data") or {}
     if "data_path" not in data:
         raise ConfigError("config has no data.data_path: the folder of the PCam files.")
     seed = int(config.get("seed", 42))
     num_workers = int(data.get("num_workers", 0))
+    excluded = load_exclusions(data["exclusions"]) if data.get("exclusions") else {}
     loaders = []
     for split in ("train", "valid"):
         paths = split_paths(data["data_path"], split)
@@ -217,6 +221,7 @@ def get_dataloaders(config: Mapping[str, Any]) -> tuple[PatchLoader, PatchLoader
             paths.y,
             filter_data=bool(data.get("filter_data", False)),
             subset=data.get("max_patches"),
+            exclude=excluded.get(split),
         )
         sampler = _NewOrderEachTime(
             dataset.labels,

@@ -46,7 +46,7 @@ class PatchFile:
             self.shape: tuple[int, int, int, int] = dataset.shape
             self.dtype: np.dtype[Any] = dataset.dtype
             self.layout = _describe_layout(dataset)  # "contiguous", "chunked, gzip", ...
-            self._chunk_rows = dataset.chunks[0] if dataset.chunks else 1
+            self.chunk_rows = dataset.chunks[0] if dataset.chunks else 1  # read at once
             self._offset = _flat_offset(dataset)
         self.value_range = BYTES if self.is_bytes else self._establish_value_range()
         self.close()
@@ -58,6 +58,10 @@ class PatchFile:
     def is_bytes(self) -> bool:
         """Whether values are stored as uint8, so that none can be NaN or out of range."""
         return self.dtype == np.uint8
+
+    @property
+    def _row_bytes(self) -> int:
+        return int(np.prod(self.shape[1:])) * self.dtype.itemsize
 
     @property
     def is_mapped(self) -> bool:
@@ -83,16 +87,54 @@ class PatchFile:
             return np.take(self._mapped(), rows, axis=0)
         return self._read_by_chunk(rows)
 
-    def blocks(self, rows: Rows) -> Iterator[tuple[Rows, npt.NDArray[Any]]]:
-        """Yield (rows, stored values) for sorted `rows` in turn, in pieces of bounded memory."""
-        row_bytes = int(np.prod(self.shape[1:])) * self.dtype.itemsize
-        span = max(1, _BLOCK_BYTES // row_bytes)
-        # whole chunks, so that none is decompressed twice
-        span = max(self._chunk_rows, span - span % self._chunk_rows)
-        cuts = np.searchsorted(rows, np.arange(span, len(self), span))
+    def read_unmapped(self, rows: Rows) -> npt.NDArray[Any]:
+        """Return the stored values (n, H, W, 3) of `rows`, read even where they could be mapped.
+
+        As fast for long runs of rows; and a file that is cut short or vanishes meanwhile is a
+        DataError, where a map would kill the process (SIGBUS).
+        """
+        if self._offset is None:
+            return self._read_by_chunk(rows)
+        values = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)  # of runs of consecutive rows
+        try:
+            with open(self.path, "rb", buffering=0) as raw:
+                for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
+                    position = self._offset + int(rows[start]) * self._row_bytes
+                    self._read_into(raw.fileno(), values[start:stop], position, int(rows[start]))
+        except OSError as error:
+            raise DataError(
+                f"{self.path}: patches {rows[0]} to {rows[-1]} cannot be read: {error.strerror}. "
+                "It was there when the reading began; see that nothing moves or unmounts it."
+            ) from error
+        return values
+
+    def _read_into(
+        self, descriptor: int, values: npt.NDArray[Any], position: int, first_row: int
+    ) -> None:
+        wanted = values.reshape(-1).view(np.uint8).data
+        while len(wanted):
+            num_read = os.preadv(descriptor, [wanted], position)
+            if num_read == 0:
+                raise DataError(
+                    f"{self.path} ends at patch {first_row} or soon after, while it is read: it "
+                    "was cut short. Copy or unpack it again."
+                )
+            wanted, position = wanted[num_read:], position + num_read
+
+    def blocks(
+        self, rows: Rows, num_bytes: int | None = None
+    ) -> Iterator[tuple[Rows, npt.NDArray[Any]]]:
+        """Yield (rows, stored values) for sorted `rows` in turn, by default 32 MB at a time."""
+        span = max(1, (num_bytes or _BLOCK_BYTES) // self._row_bytes)
+        if self.is_mapped:
+            cuts = np.arange(span, len(rows), span)
+        else:  # whole chunks, so that none is decompressed twice
+            span = max(self.chunk_rows, span - span % self.chunk_rows)
+            cuts = np.searchsorted(rows, np.arange(span, len(self), span))
         for piece in np.split(rows, cuts):
             if len(piece):
-                yield piece, self.read_raw(piece)
+                yield piece, self.read_unmapped(piece)
 
     def close(self) -> None:
         """Close what this process holds open; the next read opens it again."""
@@ -140,7 +182,7 @@ class PatchFile:
         wanted, positions = np.unique(rows, return_inverse=True)
         values = np.empty((len(wanted), *self.shape[1:]), self.dtype)
         start = 0
-        for piece in np.split(wanted, np.flatnonzero(np.diff(wanted // self._chunk_rows)) + 1):
+        for piece in np.split(wanted, np.flatnonzero(np.diff(wanted // self.chunk_rows)) + 1):
             if len(piece) == 0:  # only where no row is wanted at all
                 break
             first, last = piece[0], piece[-1]

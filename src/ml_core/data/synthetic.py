@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from ml_core.data.layout import LABEL_KEY, PATCH_KEY, SPLITS, SplitPaths, split_paths
 from ml_core.data.nuclei import Bools
-from ml_core.data.pcam import LABEL_KEY, PATCH_KEY, SPLITS, SplitPaths, split_paths
 from ml_core.data.tissue import PATCH_SIZE, Ints, Tissue, draw_slides
 from ml_core.durable import sync
 from ml_core.errors import DataError

@@ -15,8 +15,14 @@ _LEVEL_QUANTILE = 0.99
 _AGREEMENT = 0.9
 # A tissue patch in 0..255 that stays below 8 is black to the eye: such a file is in another unit.
 _DARKEST_8_BIT = 8
+# Grey levels minus their mean over their deviation hardly ever leave -10..10.
+_STANDARDISED = 20
 # 12-bit images in uint16 stay below this; they are refused rather than read sixteen times too dark.
 _DARKEST_16_BIT = 4096
+
+
+class ValueRangeError(DataError):
+    """The values of a file fit none of the ranges that patches are stored in."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +49,20 @@ def establish_value_range(sample: npt.NDArray[np.generic], where: str) -> ValueR
     """Return the range that the sampled patches (n, H, W, 3) speak for.
 
     Each patch votes by its 99th percentile; black patches abstain.
-    Raises DataError, saying what was seen, where values are negative or the votes do not agree.
+    Raises ValueRangeError, saying what was seen, where values are negative or the votes differ.
     """
     values = sample.reshape(len(sample), -1).astype(np.float64)
     values[~np.isfinite(values)] = np.nan
     values = values[~np.isnan(values).all(axis=1)]
     if len(values) == 0:
-        raise DataError(f"{where}: no finite value in the patches that were sampled.")
+        raise ValueRangeError(f"{where}: no finite value in the patches that were sampled.")
     lows = np.nanquantile(values, 1 - _LEVEL_QUANTILE, axis=1)
     levels = np.nanquantile(values, _LEVEL_QUANTILE, axis=1)
     if (lows < 0).any():
-        raise _refusal(where, sample.dtype, f"{(lows < 0).mean():.0%} of them go below zero", lows)
+        seen = f"{(lows < 0).mean():.0%} of them go below zero"
+        if np.nanmax(np.abs(values)) < _STANDARDISED and (lows < 0).mean() > _AGREEMENT / 2:
+            seen += ", as standardised values do (minus the mean, over the deviation)"
+        raise _refusal(where, sample.dtype, seen, lows)
     levels = levels[levels > 0]
     if len(levels) == 0:
         raise _refusal(where, sample.dtype, "all of them are black", lows)
@@ -70,9 +79,9 @@ def establish_value_range(sample: npt.NDArray[np.generic], where: str) -> ValueR
 
 def _refusal(
     where: str, dtype: np.dtype[np.generic], seen: str, levels: npt.NDArray[np.float64]
-) -> DataError:
+) -> ValueRangeError:
     spread = f"{levels.min():.4g} to {levels.max():.4g}"
-    return DataError(
+    return ValueRangeError(
         f"{where}: cannot tell what its {dtype} values mean. Of the sampled patches, {seen} "
         f"(robust extremes from {spread}). Allowed: 0..1 (float), 0..255, 0..65535 (uint16). "
         "Store the patches as uint8 in 0..255."

@@ -10,63 +10,40 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from ml_core.metrics import Confusion, CurvePoints
+from ml_core.page.figure_style import (
+    BLUE,
+    FIGURE_SIZE,
+    GREEN,
+    INK,
+    MUTED,
+    NORMAL_COLOR,
+    PAPER,
+    PNG_DPI,
+    PURPLE,
+    SERIES,
+    TUMOUR_COLOR,
+    VERMILLION,
+    house_figure,
+)
 from ml_core.runs import RunDir
 
 Floats = npt.NDArray[np.float64]
 P = ParamSpec("P")
 
-INK, MUTED, GRID, PAPER = "#24292f", "#6e7781", "#d8dee4", "#ffffff"
-BLUE, VERMILLION, GREEN = "#0072b2", "#d55e00", "#009e73"
-PURPLE, ORANGE, SKY = "#cc79a7", "#e69f00", "#56b4e9"
-SERIES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
-NORMAL_COLOR, TUMOUR_COLOR = BLUE, VERMILLION
-
-FIGURE_SIZE = (4.1, 3.1)  # inches: text stays readable when a phone shows it at full width
-PNG_DPI = 200
 # The same for all, so that axes line up, and half the time of a layout that is worked out.
 MARGINS = {"left": 0.155, "right": 0.965, "bottom": 0.145, "top": 0.92}
 WIDE_LEFT = 0.205  # room for tick labels like 0.0005 or a word
 LABELLED_RIGHT = 0.78  # room for the names at the ends of lines
 LONGEST_END_LABEL = 10  # letters; longer names go into a legend
 MAX_POINTS = 400  # a line of more is drawn as the median and range of as many bins
-
-STYLE: Any = {  # matplotlib types its keys one by one, and differently by release
-    "font.family": "sans-serif",
-    "font.size": 9.5,
-    "text.color": INK,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.major.size": 3,
-    "ytick.major.size": 3,
-    "lines.linewidth": 1.8,
-    "lines.solid_capstyle": "round",
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-    "text.parse_math": False,  # a run named "$a$" is written as it is
-    "svg.fonttype": "none",  # text stays text: selectable, and in the font of the page
-}
 
 METRIC_LABELS = {
     "roc_auc": "ROC-AUC",
@@ -89,10 +66,7 @@ def _in_house_style(
     """Turn a function that draws on axes into one that returns a Figure of the house style."""
 
     def plot(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with mpl.rc_context(STYLE):
-            figure = Figure(figsize=FIGURE_SIZE)
-            figure.subplots_adjust(**MARGINS)
-            FigureCanvasAgg(figure)
+        with house_figure(FIGURE_SIZE, **MARGINS) as figure:
             draw(figure.add_subplot(), *args, **kwargs)
         return figure
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from ml_core.config import Config
 from ml_core.data.checks import check_splits
-from ml_core.data.pcam import SPLITS, split_paths
+from ml_core.data.layout import SPLITS, split_paths
 from ml_core.errors import DataError
 from ml_core.pipeline.splits import check_data, describe
 
@@ -33,5 +33,5 @@ def data_info(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
             logger.info("%s", describe(record))
     else:
         config = Config.load(path, overrides)
-        records = check_data(config, ("train", "valid"))
+        records = check_data(config, ("train", "valid"), {})
     return {record.split: record.to_dict() for record in records}

@@ -20,10 +20,17 @@ from ml_core.evaluation.figures import prediction_figures, training_figures
 from ml_core.evaluation.plots import save_figures
 from ml_core.evaluation.predictions import Predictions, evaluate_predictions
 from ml_core.evaluation.predictor import predict
+from ml_core.findings import Finding
 from ml_core.log import progress
-from ml_core.pipeline.splits import check_data, inference_loader, open_split, refuse_other_data
+from ml_core.pipeline.splits import (
+    check_data,
+    inference_loader,
+    open_split,
+    refuse_other_data,
+    run_exclusions,
+)
 from ml_core.pipeline.trained_model import load_run_config, load_trained
-from ml_core.runs import Finding, RunDir, RunRecord, read_jsonl, write_json
+from ml_core.runs import RunDir, RunRecord, read_jsonl, write_json
 
 logger = logging.getLogger("ml_core.evaluate")
 
@@ -42,8 +49,9 @@ def evaluate(path: Path, split: str = "valid", overrides: Iterable[str] = ()) ->
     run = RunDir.open(path)
     record, config = RunRecord.load(run), load_run_config(run, overrides)
     trained = load_trained(run, config)
-    refuse_other_data(record, check_data(config, (split,)))
-    loader = inference_loader(config, open_split(config, split), trained.device)
+    exclude = run_exclusions(run)
+    refuse_other_data(record, check_data(config, (split,), exclude))
+    loader = inference_loader(config, open_split(config, split, exclude), trained.device)
     predictions = predict(
         trained.model,
         progress(loader, total=len(loader), description=f"evaluate {split}"),

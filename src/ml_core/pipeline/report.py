@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ml_core.data.layout import split_paths
 from ml_core.data.patch_file import PatchFile
-from ml_core.data.pcam import split_paths
 from ml_core.evaluation.report import render_report
 from ml_core.log import shown
 from ml_core.pipeline.trained_model import load_run_config

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from ml_core.config import Config
 from ml_core.data.checks import SplitRecord, check_splits
+from ml_core.data.exclusions import load_exclusions
+from ml_core.data.layout import split_paths
 from ml_core.data.loader import PatchLoader, build_loader
-from ml_core.data.pcam import PCAMDataset, split_paths
+from ml_core.data.patch_file import Rows
+from ml_core.data.pcam import PCAMDataset
 from ml_core.errors import RunError
-from ml_core.runs import RunRecord
+from ml_core.runs import RunDir, RunRecord
 
 logger = logging.getLogger("ml_core.data")
 
@@ -21,14 +24,29 @@ logger = logging.getLogger("ml_core.data")
 INFERENCE_BATCH_SIZE = 256
 
 
-def check_data(config: Config, splits: Sequence[str]) -> list[SplitRecord]:
-    """Check the files of `splits` and say in a line each what they hold; raises DataError."""
+def run_exclusions(run: RunDir) -> Mapping[str, Rows]:
+    """Return which rows of each split a run leaves out: those of its own list, if it has one."""
+    return load_exclusions(run.exclusions_path) if run.exclusions_path.is_file() else {}
+
+
+def check_data(
+    config: Config,
+    splits: Sequence[str],
+    exclude: Mapping[str, Rows],
+    hashes: Mapping[str, tuple[str, str]] | None = None,
+) -> list[SplitRecord]:
+    """Check the files of `splits` and say in a line each what they hold; raises DataError.
+
+    `exclude`: rows to leave out of each split; `hashes`: see `check_splits`.
+    """
     records = check_splits(
         config.data.data_path,
         splits,
         patch_size=config.data.input_shape[1:],
         filter_data=config.data.filter_data,
         max_patches=config.data.max_patches,
+        exclude=exclude,
+        hashes=hashes,
     )
     for record in records:
         logger.info("%s", describe(record))
@@ -54,6 +72,8 @@ def describe(record: SplitRecord) -> str:
     notes = []
     if left_out:
         notes.append(f"{left_out:,} of {record.num_rows:,} in the file are NOT used")
+    if record.num_excluded:
+        notes.append(f"{record.num_excluded:,} left out as the audit says")
     if record.num_filtered:
         notes.append(f"{record.num_filtered:,} dropped by filter_data")
     return (
@@ -63,11 +83,15 @@ def describe(record: SplitRecord) -> str:
     )
 
 
-def open_split(config: Config, split: str) -> PCAMDataset:
-    """Return the data set of `split` as `config` restricts it."""
+def open_split(config: Config, split: str, exclude: Mapping[str, Rows]) -> PCAMDataset:
+    """Return the data set of `split` as `config` and the rows to leave out restrict it."""
     paths = split_paths(config.data.data_path, split)
     return PCAMDataset(
-        paths.x, paths.y, filter_data=config.data.filter_data, subset=config.data.max_patches
+        paths.x,
+        paths.y,
+        filter_data=config.data.filter_data,
+        subset=config.data.max_patches,
+        exclude=exclude.get(split),
     )
 
 

@@ -26,6 +26,7 @@ from ml_core.data.augment import Augmenter
 from ml_core.data.checks import SplitRecord, channel_stats
 from ml_core.data.pcam import PCAMDataset
 from ml_core.errors import RunError, TrainingError
+from ml_core.findings import Finding
 from ml_core.log import shown
 from ml_core.models import (
     PatchClassifier,
@@ -34,12 +35,14 @@ from ml_core.models import (
     build_model,
     describe_model,
 )
+from ml_core.pipeline.data_gate import Gate, pass_gate
 from ml_core.pipeline.device import choose_device, choose_precision
 from ml_core.pipeline.splits import (
     check_data,
     inference_loader,
     open_split,
     refuse_other_data,
+    run_exclusions,
     train_loader,
 )
 from ml_core.pipeline.trained_model import load_run_config
@@ -49,7 +52,7 @@ from ml_core.reproducibility import (
     package_versions,
     seed_everything,
 )
-from ml_core.runs import Finding, RunDir, RunRecord, utc_now, write_text
+from ml_core.runs import RunDir, RunRecord, utc_now, write_text
 from ml_core.solver import Trainer
 from ml_core.solver.optim import build_optimizer, build_scheduler
 from ml_core.solver.trainer import FitResult, TrainerSettings
@@ -62,17 +65,18 @@ SPLITS = ("train", "valid")
 
 def train(config: Config, *, command: str) -> dict[str, Any]:
     """Train every seed of `config`; return {"status", "runs": [...]}, for `--json`."""
-    checks = check_data(config, SPLITS)
+    gate = pass_gate(config, SPLITS)
+    checks = check_data(config, SPLITS, gate.exclude, gate.hashes)
     results = []
     for seed in config.all_seeds:
-        results.append(train_seed(config, seed, checks, command=command))
+        results.append(train_seed(config, seed, checks, gate, command=command))
         if results[-1]["status"] == "interrupted":
             break
     return {"status": results[-1]["status"], "runs": results}
 
 
 def train_seed(
-    config: Config, seed: int, checks: Sequence[SplitRecord], *, command: str
+    config: Config, seed: int, checks: Sequence[SplitRecord], gate: Gate, *, command: str
 ) -> dict[str, Any]:
     """Make a run directory and train in it; return {"run", "status", "best", "findings"}."""
     if config.training.num_threads is not None:
@@ -89,11 +93,14 @@ def train_seed(
         packages=package_versions(),
         hardware=hardware_record(),
         data={check.split: check.to_dict() for check in checks},
+        audit=dict(gate.record),
     )
     one_seed = config.model_copy(update={"seed": seed, "seeds": None})
     write_text(run.config_path, one_seed.dump_yaml())
     if diff:
         write_text(run.diff_path, diff)
+    if gate.exclusions_path is not None:
+        write_text(run.exclusions_path, gate.exclusions_path.read_text(encoding="utf-8"))
     return _train_in(run, record, one_seed, checkpoint=None)
 
 
@@ -111,7 +118,7 @@ def resume(path: Path, overrides: Iterable[str] = (), *, command: str) -> dict[s
         )
     config = load_run_config(run, overrides)
     checkpoint = load_last(run.checkpoints_dir)
-    checks = check_data(config, SPLITS)
+    checks = check_data(config, SPLITS, run_exclusions(run))
     refuse_other_data(record, checks)
     num_threads = checkpoint.state["num_threads"]
     if num_threads != torch.get_num_threads():
@@ -175,7 +182,8 @@ def _fit(
     """Wire data, model, optimizer and schedule together and train."""
     training = config.training
     device = choose_device(training.device)
-    train_set, valid_set = (open_split(config, split) for split in SPLITS)
+    exclude = run_exclusions(run)
+    train_set, valid_set = (open_split(config, split, exclude) for split in SPLITS)
     seed_everything(config.seed)
     model = build_from_spec(checkpoint.model_spec) if checkpoint else _new_model(config, train_set)
     record.model = describe_model(model)

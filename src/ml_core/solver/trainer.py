@@ -27,10 +27,10 @@ from ml_core.data.loader import Batch, EpochBatches
 from ml_core.errors import TrainingError
 from ml_core.evaluation.predictions import Predictions
 from ml_core.evaluation.predictor import predict
+from ml_core.findings import Finding
 from ml_core.log import progress
 from ml_core.models import PatchClassifier, model_spec
 from ml_core.reproducibility import Stream, derive_seed
-from ml_core.runs import Finding
 from ml_core.solver.interrupt import StopRequest
 from ml_core.solver.watch import check_learning, explain_non_finite, find_dead_units
 from ml_core.tracking import ExperimentTracker

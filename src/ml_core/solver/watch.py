@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from ml_core.findings import Finding
 from ml_core.metrics import auc_standard_error, compute_metrics
-from ml_core.runs import Finding
 
 CONSTANT_RANGE = 1e-3  # probabilities closer together than this say the same of every patch
 PRIOR_TOLERANCE = 0.01  # nats around the loss of a model that knows only the class shares

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from ml_core.evaluation.predictions import Predictions
+from ml_core.page.picture import data_uri
 
 ReadPatches = Callable[[str, npt.NDArray[np.int64]], npt.NDArray[np.uint8]]
 
 PATCHES_PER_GALLERY = 12
-JPEG_QUALITY = 90  # about 6 KB a patch, where PNG takes 20
 
 
 @dataclass(frozen=True)
@@ -67,12 +64,6 @@ def _examples(
     patches = np.empty((len(rows),), dtype=object)
     patches[order] = list(read_patches(predictions.split, index[order]))
     return [
-        Example(int(predictions.index[row]), float(predictions.y_prob[row]), _data_uri(patch))
+        Example(int(predictions.index[row]), float(predictions.y_prob[row]), data_uri(patch))
         for row, patch in zip(rows, patches, strict=True)
     ]
-
-
-def _data_uri(patch: npt.NDArray[np.uint8]) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(patch).save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

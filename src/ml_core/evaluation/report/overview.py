@@ -10,10 +10,10 @@ from ml_core.evaluation import plots
 from ml_core.evaluation.report.page import FigureBlock, RunPage
 from ml_core.evaluation.report.run_facts import RunFacts
 from ml_core.evaluation.report.scores import OVERVIEW, Spread, spread_over_runs
-from ml_core.evaluation.report.svg import figure_to_svg
-from ml_core.evaluation.report.text import plain
+from ml_core.findings import Finding
 from ml_core.metrics import CurvePoints, roc_curve_points
-from ml_core.runs import Finding
+from ml_core.page.svg import figure_to_svg
+from ml_core.page.text import plain
 
 # What must be the same for scores to be averaged, and how each run says it.
 SAME_FOR_A_MEAN: dict[str, Callable[[RunFacts], Any]] = {

@@ -18,9 +18,9 @@ from ml_core.evaluation.report.scores import (
     check_baselines,
     score_rows,
 )
-from ml_core.evaluation.report.svg import figure_to_svg
-from ml_core.evaluation.report.text import decimal
-from ml_core.runs import Finding
+from ml_core.findings import Finding
+from ml_core.page.svg import figure_to_svg
+from ml_core.page.text import decimal
 
 SEVERITIES = ("error", "warning", "info")
 

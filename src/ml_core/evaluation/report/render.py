@@ -12,12 +12,12 @@ from markupsafe import Markup
 
 from ml_core.errors import RunError
 from ml_core.evaluation.plots import METRIC_LABELS
-from ml_core.evaluation.report import text
 from ml_core.evaluation.report.gallery import ReadPatches
 from ml_core.evaluation.report.overview import build_overview, run_names
 from ml_core.evaluation.report.page import build_run_page
 from ml_core.evaluation.report.run_facts import read_run_facts
 from ml_core.evaluation.report.scores import BASELINE_LABELS, OVERVIEW
+from ml_core.page import text
 from ml_core.runs import RunDir, write_text
 
 _PACKAGE = "ml_core.evaluation.report"
@@ -50,7 +50,7 @@ def render_report(
             names=run_names(all_facts),
             overview=build_overview(pages) if len(pages) > 1 else None,
             css=Markup(
-                resources.files(_PACKAGE).joinpath("report.css").read_text(encoding="utf-8")
+                resources.files("ml_core.page").joinpath("page.css").read_text(encoding="utf-8")
             ),
             metric_labels=METRIC_LABELS,
             baseline_labels=BASELINE_LABELS,

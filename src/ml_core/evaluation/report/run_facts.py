@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from ml_core.errors import RunError
 from ml_core.evaluation.predictions import Predictions
-from ml_core.runs import Finding, RunDir, RunRecord, read_json, read_jsonl
+from ml_core.findings import Finding, Severity
+from ml_core.runs import RunDir, RunRecord, read_json, read_jsonl
 
 T = TypeVar("T")
 
@@ -21,7 +22,7 @@ SCORE_KEYS = (
 )  # fmt: skip
 TOLERANCE = 1e-9  # between a metric as written and as recomputed from its table
 
-STATUS_FINDINGS = {
+STATUS_FINDINGS: dict[str, tuple[Severity, str]] = {
     "running": ("warning", "This run has not ended: what follows is its state so far."),
     "interrupted": ("warning", "This run was interrupted before its last epoch."),
     "failed": ("error", "This run failed."),
@@ -145,6 +146,13 @@ def _status_findings(record: RunRecord) -> list[Finding]:
         reason = f" {record.error}" if record.error else ""
         findings.append(Finding(f"status-{record.status}", severity, message + reason))
     findings += record.findings
+    if ignored := record.audit.get("ignored"):
+        errors = "1 error" if len(ignored) == 1 else f"{len(ignored)} errors"
+        message = (
+            f"Trained in spite of {errors} that the audit of the data found "
+            f"(data.on_findings: ignore): {' '.join(ignored)}"
+        )
+        findings.append(Finding("audit-ignored", "error", message))
     if record.code.get("dirty"):
         message = (
             f"The code that ran is in no commit: it is {record.code.get('commit', 'unknown')} with "

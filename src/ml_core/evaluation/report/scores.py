@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ml_core.evaluation.plots import METRIC_LABELS
+from ml_core.findings import Finding
 from ml_core.metrics import HIGHER_IS_BETTER
-from ml_core.runs import Finding
 
 HEADLINE = ("roc_auc", "pr_auc", "accuracy", "f2")
 OVERVIEW = ("roc_auc", "pr_auc", "accuracy", "balanced_accuracy", "f1", "f2", "loss")

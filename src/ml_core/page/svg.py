@@ -9,20 +9,20 @@ import matplotlib as mpl
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from ml_core.evaluation import plots
+from ml_core.page import figure_style
 
 # Every colour of the house style becomes a variable, so that one figure serves light and dark.
 _CSS_COLORS = {
-    plots.INK: "var(--ink)",
-    plots.MUTED: "var(--muted)",
-    plots.GRID: "var(--grid)",
-    plots.PAPER: "var(--paper)",
-    plots.BLUE: "var(--blue)",
-    plots.VERMILLION: "var(--vermillion)",
-    plots.GREEN: "var(--green)",
-    plots.PURPLE: "var(--purple)",
-    plots.ORANGE: "var(--orange)",
-    plots.SKY: "var(--sky)",
+    figure_style.INK: "var(--ink)",
+    figure_style.MUTED: "var(--muted)",
+    figure_style.GRID: "var(--grid)",
+    figure_style.PAPER: "var(--paper)",
+    figure_style.BLUE: "var(--blue)",
+    figure_style.VERMILLION: "var(--vermillion)",
+    figure_style.GREEN: "var(--green)",
+    figure_style.PURPLE: "var(--purple)",
+    figure_style.ORANGE: "var(--orange)",
+    figure_style.SKY: "var(--sky)",
 }
 
 
@@ -33,7 +33,7 @@ def figure_to_svg(figure: Figure, name: str, description: str) -> Markup:
     which hold a date, are cut out, and ids follow from `name`.
     """
     buffer = io.StringIO()
-    with mpl.rc_context({**plots.STYLE, "svg.hashsalt": name}):
+    with mpl.rc_context({**figure_style.STYLE, "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg")
     text = buffer.getvalue()
     text = text[text.index("<svg") :]

@@ -1,0 +1,1 @@
+"""The checks: functions from the table of patches to findings, none of which knows another."""

@@ -1,0 +1,1 @@
+"""Effects, intervals and cheap models that several checks are made of."""

@@ -1,0 +1,155 @@
+"""Look at every patch of a data set and say what is wrong with it.
+
+Reads the splits of a folder, or of the folder a config names; writes patches.parquet, audit.json,
+exclusions.csv, figures/ and audit.html.
+
+    ml-core audit data/pcam
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import ml_core
+from ml_core.audit.examine import Examination, examine
+from ml_core.audit.files import AuditDir, AuditRecord, save_exclusions
+from ml_core.audit.page import render_audit
+from ml_core.config import Config, DataConfig
+from ml_core.durable import written_aside
+from ml_core.errors import DataError
+from ml_core.findings import SEVERITIES, Severity
+from ml_core.log import shown
+from ml_core.runs import utc_now
+
+logger = logging.getLogger("ml_core.audit")
+
+_QUICK = "quick"  # folder inside the audit's, so that a quick audit never replaces a full one
+_IN_JSON = ("id", "severity", "split", "count", "message")
+_MARKS = {"error": "ERROR  ", "warning": "warning"}
+
+
+def audit(
+    path: Path,
+    out: Path | None = None,
+    *,
+    fail_on: Severity = "error",
+    quick: bool = False,
+    overrides: Iterable[str] = (),
+    command: str = "",
+) -> dict[str, Any]:
+    """Return {"audit", "verdict", "findings", "failed"}; "failed" says whether one is too severe.
+
+    `path` is a folder of PCam files or a config; `out` is a folder, by default `audit` in the
+    data's own. Raises DataError when nothing can be read or the results cannot be written.
+    """
+    data_path, folder = _places(path, out, quick, overrides)
+    record = audit_data(data_path, folder, quick=quick, command=command)
+    for finding in record.findings:
+        if finding.severity != "info":
+            logger.info("%s  %s", _MARKS[finding.severity], finding.message)
+    logger.info("%s: %s", record.verdict, shown(folder.page_path))
+    failing = SEVERITIES[: SEVERITIES.index(fail_on) + 1]
+    return {
+        "audit": str(folder.path),
+        "page": str(folder.page_path),
+        "mode": record.mode,
+        "verdict": record.verdict,
+        "findings": [{key: getattr(f, key) for key in _IN_JSON} for f in record.findings],
+        "failed": any(finding.severity in failing for finding in record.findings),
+    }
+
+
+def audit_dir_of(data: DataConfig, *, quick: bool) -> AuditDir:
+    """Return where the audit of a config's data is kept."""
+    folder = data.audit_dir or data.data_path / "audit"
+    return AuditDir(folder / _QUICK if quick else folder)
+
+
+def audit_data(
+    data_path: Path, folder: AuditDir, *, quick: bool, command: str, in_passing: bool = False
+) -> AuditRecord:
+    """Examine the data and write the audit's files; return the record.
+
+    `in_passing`, when training needs to know: the page is drawn only where there are errors to
+    look at, and a folder that cannot be written is a warning instead of a DataError.
+    """
+    if not in_passing:
+        _check_writable(folder)
+    started = time.monotonic()
+    num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    found = examine(data_path, quick=quick, num_threads=num_threads)
+    record = AuditRecord(
+        mode="quick" if quick else "full",
+        data_path=str(data_path),
+        created_at=utc_now(),
+        ml_core=ml_core.__version__,
+        command=command,
+        duration_s=round(time.monotonic() - started, 1),
+        num_threads=num_threads,
+        splits=found.splits,
+        findings=found.findings,
+        not_checked=found.not_checked,
+    )
+    try:
+        return _write(folder, record, found, page=not in_passing or record.num("error") > 0)
+    except OSError as error:
+        message = (
+            f"the audit cannot be kept in {folder.path}: {error.strerror or error}. Name a folder "
+            "you may write to: ml-core audit --out DIR, or data.audit_dir in the config."
+        )
+        if not in_passing:
+            raise DataError(message) from error
+        logger.warning("%s", message)
+        return record
+
+
+def _write(folder: AuditDir, record: AuditRecord, found: Examination, *, page: bool) -> AuditRecord:
+    """Write audit.json last: where it is there, the rest is, and of the same audit."""
+    folder.record_path.unlink(missing_ok=True)
+    folder.page_path.unlink(missing_ok=True)
+    record = dataclasses.replace(record, exclusions_sha256=save_exclusions(folder, found.findings))
+    with written_aside(folder.patches_path) as aside:
+        found.patches.to_parquet(aside, index=False)
+    if page:
+        render_audit(
+            dataclasses.asdict(record),
+            found.patches,
+            found.reader.at,
+            folder.page_path,
+            folder.figures_dir,
+        )
+    record.save(folder)
+    return record
+
+
+def _places(
+    path: Path, out: Path | None, quick: bool, overrides: Iterable[str]
+) -> tuple[Path, AuditDir]:
+    """Return the data's folder and the audit's."""
+    if path.is_dir():
+        if list(overrides):
+            raise DataError("--set changes a config; here a folder of data is given.")
+        data = DataConfig(data_path=path)
+    else:
+        data = Config.load(path, overrides).data
+    return data.data_path, AuditDir(out) if out else audit_dir_of(data, quick=quick)
+
+
+def _check_writable(folder: AuditDir) -> None:
+    """Refuse before minutes of work, not after them."""
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        with written_aside(folder.path / "probe") as aside:
+            aside.write_bytes(b"")
+        (folder.path / "probe").unlink()
+    except OSError as error:
+        raise DataError(
+            f"cannot write in {folder.path}: {error.strerror or error}. "
+            "Name another folder: --out DIR, or data.audit_dir in the config."
+        ) from error

@@ -1,0 +1,296 @@
+"""`ml-core audit`, from files to files: what is planted is found, and no damage is a traceback."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from tiny_pcam import write_config, write_split
+
+from ml_core import cli
+from ml_core.audit.files import AuditDir, AuditRecord
+from ml_core.data.exclusions import load_exclusions
+from ml_core.data.layout import split_paths
+from ml_core.data.synthetic import write_synthetic
+from ml_core.errors import DataError
+from ml_core.pipeline.audit import audit
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "pcam"
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("synthetic")
+    write_synthetic(folder, 120, 60, 60)
+    return folder
+
+
+@pytest.fixture
+def folder(synthetic, tmp_path):
+    return Path(shutil.copytree(synthetic, tmp_path / "data"))
+
+
+@pytest.fixture
+def without_page(monkeypatch):
+    """The page takes most of the time of a small audit, and has tests of its own."""
+    monkeypatch.setattr("ml_core.pipeline.audit.render_audit", lambda *_: None)
+
+
+def ids(result, severity=None):
+    return [f["id"] for f in result["findings"] if severity in (None, f["severity"])]
+
+
+def record_of(result):
+    return AuditRecord.load(AuditDir(Path(result["audit"])))
+
+
+def rewrite_train(folder, change):
+    """Store train again after `change` of its float32 patches."""
+    path = split_paths(folder, "train").x
+    with h5py.File(path) as file:
+        patches = file["x"][:].astype(np.float32)
+    change(patches)
+    with h5py.File(path, "w") as file:
+        file["x"] = patches
+
+
+def test_synthetic_patches_have_no_errors_and_all_files_are_written(folder):
+    result = audit(folder)
+    assert ids(result, "error") == [] and not result["failed"]
+    written = folder / "audit"
+    assert {p.name for p in written.iterdir()} == {
+        "audit.html", "audit.json", "exclusions.csv", "patches.parquet", "figures",
+    }  # fmt: skip
+    table = pd.read_parquet(written / "patches.parquet")
+    assert table["split"].value_counts().to_dict() == {"train": 120, "valid": 60, "test": 60}
+    assert {"content_hash", "perceptual_hash", "mean_r", "focus", "eosin", "flags"} <= {*table}
+    assert "<h1" in (written / "audit.html").read_text()
+    assert any((written / "figures").iterdir())
+
+
+@pytest.mark.usefixtures("without_page")
+def test_the_same_bytes_give_the_same_findings(folder, tmp_path):
+    first, second = (record_of(audit(folder, tmp_path / name)) for name in ("a", "b"))
+    assert first.findings == second.findings and first.splits == second.splits
+    same = [(tmp_path / name / "patches.parquet").read_bytes() for name in ("a", "b")]
+    assert same[0] == same[1]
+
+
+def test_planted_damage_is_found_row_by_row_and_listed_for_exclusion(folder):
+    def damage(patches):
+        patches[3], patches[4], patches[7] = 0, 255, patches[8]
+        patches[5, 0, 0, 0] = np.nan
+        patches[6, 10:15, 20:25] = 1e5
+
+    rewrite_train(folder, damage)
+    result = audit(folder)
+    assert set(ids(result, "error")) == {"black", "white", "non-finite", "out-of-range"}
+    assert {"bytes-wasted", "dtype-differs", "exact-duplicates"} <= set(ids(result, "warning"))
+    assert result["failed"]
+    excluded = load_exclusions(folder / "audit" / "exclusions.csv")
+    assert set(excluded["train"]) >= {3, 4, 5, 6, 8} and len(excluded["train"]) == 5
+    table = pd.read_parquet(folder / "audit" / "patches.parquet").set_index(["split", "index"])
+    assert table["flags"][("train", 5)] == "non-finite"
+    splits = record_of(result).splits
+    assert splits["train"]["num_excluded"] == 5 and splits["train"]["dtype"] == "float32"
+
+
+@pytest.mark.skipif(not (SHARED / "poison.py").is_file(), reason=f"{SHARED} is absent")
+@pytest.mark.usefixtures("without_page")
+def test_every_damage_of_the_poisoned_set_is_found_and_nothing_else(real_pcam, tmp_path):
+    small, poisoned = tmp_path / "small", tmp_path / "poisoned"
+    for split, step in (("train", 10), ("valid", 5), ("test", 5)):
+        paths = split_paths(real_pcam, split)
+        with h5py.File(paths.x) as x, h5py.File(paths.y) as y:
+            write_split(small, split, x["x"][::step], y["y"][::step])
+    script = [sys.executable, str(SHARED / "poison.py"), str(small), str(poisoned)]
+    subprocess.run(script, check=True, capture_output=True)
+    result = audit(poisoned)
+    truth = pd.read_csv(poisoned / "truth.csv", keep_default_na=False)  # a kind is called nan
+    found = {f.id: set(f.indices) for f in record_of(result).findings if f.split == "train"}
+    names = {"black": "black", "white": "white", "nan": "non-finite", "block_1e5": "out-of-range"}
+    for kind, id_ in names.items():
+        assert found[id_] == set(truth["index"][truth["kind"] == kind])
+    assert set(ids(result, "error")) == set(names.values())
+    assert {"dtype-differs", "bytes-wasted", "class-imbalance", "label-shift"} <= set(
+        ids(result, "warning")
+    )
+
+
+@pytest.mark.usefixtures("without_page")
+def test_a_quick_audit_looks_at_a_sample_says_so_and_leaves_the_full_one_alone(folder, monkeypatch):
+    full = audit(folder)
+    monkeypatch.setattr("ml_core.audit.examine.QUICK_PATCHES", 50)
+    quick = audit(folder, quick=True)
+    assert (full["mode"], quick["mode"]) == ("full", "quick")
+    assert quick["audit"] == str(folder / "audit" / "quick")
+    record = record_of(quick)
+    assert record.splits["train"]["num_examined"] == 50
+    assert record.splits["train"]["num_rows"] == 120
+    assert "duplicates" in [each["check"] for each in record.not_checked]
+    assert record_of(full).mode == "full"
+
+
+BAD_TRAIN = {
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("not hdf5"),
+    "cut in the middle": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "cut in the header": lambda path: os.truncate(path, 1000),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "missing": lambda path: path.unlink(),
+    "standardised": lambda path: rewrite_train(path.parent, standardise),
+    "in no known range": lambda path: rewrite_train(path.parent, lambda x: x.__imul__(40)),
+}
+
+
+def standardise(patches):
+    patches -= patches.mean()
+    patches /= patches.std()
+
+
+@pytest.mark.parametrize("how", BAD_TRAIN)
+@pytest.mark.usefixtures("without_page")
+def test_a_split_that_cannot_be_read_is_an_error_in_words_and_the_others_are_audited(folder, how):
+    path = split_paths(folder, "train").x
+    BAD_TRAIN[how](path)
+    result = audit(folder)
+    (error,) = [f for f in result["findings"] if f["severity"] == "error"]
+    assert error["id"] in ("unreadable", "value-range") and error["split"] == "train"
+    assert path.name in error["message"]
+    assert set(record_of(result).splits) == {"valid", "test"}
+    if how == "standardised":
+        assert "as standardised values do" in error["message"]
+
+
+BAD_LABELS = {
+    "cut": lambda path: os.truncate(path, 100),
+    "missing": lambda path: path.unlink(),
+    "of another split": lambda path: shutil.copy(split_paths(path.parent, "valid").y, path),
+}
+
+
+@pytest.mark.parametrize("how", BAD_LABELS)
+@pytest.mark.usefixtures("without_page")
+def test_without_usable_labels_the_patches_are_still_audited(folder, how):
+    BAD_LABELS[how](split_paths(folder, "train").y)
+    result = audit(folder)
+    assert "labels-unusable" in ids(result, "error")
+    assert record_of(result).splits["train"]["num_unlabelled"] == 120
+
+
+@pytest.mark.usefixtures("without_page")
+def test_a_bad_meta_csv_is_an_error_in_words(folder):
+    split_paths(folder, "train").meta.write_text("coord_x,coord_y\n1,2\n")
+    assert "meta-unusable" in ids(audit(folder), "error")
+
+
+@pytest.mark.usefixtures("without_page")
+def test_a_file_that_vanishes_while_it_is_read_is_a_finding(folder, monkeypatch):
+    import ml_core.audit.measure as measure
+
+    monkeypatch.setattr(measure, "_READ_BYTES", 10 * 96 * 96 * 3)
+    path = split_paths(folder, "train").x
+    real_measure = measure._measure
+
+    def vanish(file, raw, measures):
+        path.unlink(missing_ok=True)
+        return real_measure(file, raw, measures)
+
+    monkeypatch.setattr(measure, "_measure", vanish)
+    result = audit(folder)
+    (error,) = [f for f in result["findings"] if f["severity"] == "error"]
+    assert "cannot be read: No such file" in error["message"]
+
+
+@pytest.mark.usefixtures("without_page")
+def test_patches_of_another_size_are_an_error(folder):
+    write_split(folder, "test", np.zeros((4, 64, 64, 3), np.uint8), np.array([0, 1, 0, 1]))
+    split_paths(folder, "test").meta.unlink()
+    result = audit(folder)
+    assert "patch-size-differs" in ids(result, "error")
+    assert set(record_of(result).splits) == {"train", "valid"}
+
+
+@pytest.mark.parametrize("num", [1, 2, 5])
+@pytest.mark.parametrize("what", ["noise", "all alike", "of one class"])
+def test_tiny_and_degenerate_splits_are_audited_without_a_word_on_stderr(
+    tmp_path, num, what, capsys, recwarn
+):
+    levels = np.random.default_rng(0).integers(0, 256, (num, 96, 96, 3), dtype=np.uint8)
+    if what == "all alike":
+        levels[:] = levels[0]
+    labels = np.zeros(num, np.int64) if what == "of one class" else np.arange(num) % 2
+    write_split(tmp_path / "data", "train", levels, labels)
+    audit(tmp_path / "data")
+    assert capsys.readouterr().err == ""
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_a_folder_without_splits_is_refused(tmp_path):
+    with pytest.raises(DataError, match="holds no split"):
+        audit(tmp_path)
+    with pytest.raises(DataError, match="no split can be read"):
+        split_paths(tmp_path, "train").x.write_text("x")
+        audit(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(folder, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(DataError, match=r"cannot write in .*Name another folder: --out DIR"):
+        audit(folder, blocked / "audit")
+
+
+def run_cli(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(argument) for argument in arguments])
+    return ended.value.code
+
+
+@pytest.mark.usefixtures("without_page")
+def test_the_exit_code_follows_fail_on(folder, capsys):
+    assert run_cli("audit", folder) in (0, None)
+    rewrite_train(folder, lambda patches: patches[:2].fill(255))
+    assert run_cli("audit", folder, "--json") == 3
+    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert "white" in ids(printed, "error")
+    rewrite_train(folder, lambda patches: None)
+
+
+@pytest.mark.usefixtures("without_page")
+def test_fail_on_warning_exits_with_3_where_error_does_not(folder):
+    def repeat(patches):
+        patches[1] = patches[0]
+
+    rewrite_train(folder, repeat)
+    assert run_cli("audit", folder, "--fail-on", "error") in (0, None)
+    assert run_cli("audit", folder, "--fail-on", "warning") == 3
+
+
+@pytest.mark.usefixtures("without_page")
+def test_a_config_names_the_data_and_the_place_of_its_audit(folder, tmp_path):
+    config = write_config(tmp_path / "c.yaml", folder, data={"audit_dir": str(tmp_path / "here")})
+    assert audit(config, quick=True)["audit"] == str(tmp_path / "here" / "quick")
+    with pytest.raises(DataError, match="--set changes a config"):
+        audit(folder, overrides=["seed=1"])
+
+
+@pytest.mark.usefixtures("without_page")
+def test_an_audit_of_another_version_or_a_damaged_one_is_refused_in_words(folder):
+    place = AuditDir(Path(audit(folder, quick=True)["audit"]))
+    raw = json.loads(place.record_path.read_text())
+    place.record_path.write_text(json.dumps({**raw, "format": 99}))
+    with pytest.raises(DataError, match="written by another version"):
+        AuditRecord.load(place)
+    place.record_path.write_text(json.dumps({**raw, "mode": "slow"}))
+    with pytest.raises(DataError, match="is not an audit: mode"):
+        AuditRecord.load(place)
+    place.record_path.write_text("{")
+    with pytest.raises(DataError, match="cannot be read"):
+        AuditRecord.load(place)
