@@ -52,16 +52,24 @@ class Examination:
     reader: PatchReader
 
 
-def examine(data_path: str | Path, *, quick: bool, num_threads: int, seed: int = 0) -> Examination:
+def examine(
+    data_path: str | Path,
+    *,
+    quick: bool,
+    num_threads: int,
+    sha256: Mapping[str, tuple[str, str]] | None = None,
+    seed: int = 0,
+) -> Examination:
     """Return what is found in the PCam files of a folder, every patch read once.
 
     With `quick`, at most 3,000 evenly spaced patches of each split, without the checks that need
-    all (duplicates, label errors). Files that cannot be read are findings. Raises DataError for a
-    folder that holds no split that can be read.
+    all (duplicates, label errors) and without hashing the files: `sha256` gives the digests of a
+    split's two files where they are known. Files that cannot be read are findings. Raises DataError
+    for a folder that holds no split that can be read.
     """
     sources, findings = open_sources(data_path)
     with ThreadPoolExecutor(1) as beside:
-        digests = beside.submit(_digest_files, sources, quick)
+        digests = beside.submit(_digest_files, sources, sha256 or {}, quick)
         measures: list[Measure] = [measure_pixels, measure_trigger]
         if not quick:
             measures += [measure_fingerprint]
@@ -137,16 +145,20 @@ def _learned_measure(sources: Sequence[Source], seed: int) -> list[Measure]:
     return []
 
 
-def _digest_files(sources: Sequence[Source], quick: bool) -> dict[str, dict[str, str | None]]:
+def _digest_files(
+    sources: Sequence[Source], known: Mapping[str, tuple[str, str]], quick: bool
+) -> dict[str, dict[str, str | None]]:
     """Return the SHA-256 of each split's files, and the MD5 of patches that could be official."""
     digests: dict[str, dict[str, str | None]] = {}
     for source in sources:
-        could_be_official = not quick and len(source.file) in NUM_ROWS.values()
-        digests[source.split] = {
-            "x_sha256": _digest(source.paths.x),
-            "y_sha256": _digest(source.paths.y),
-            "x_md5": _digest(source.paths.x, "md5") if could_be_official else None,
-        }
+        found: dict[str, str | None] = {"x_sha256": None, "y_sha256": None, "x_md5": None}
+        if source.split in known:
+            found["x_sha256"], found["y_sha256"] = known[source.split]
+        elif not quick:
+            found["x_sha256"], found["y_sha256"] = _digest(source.paths.x), _digest(source.paths.y)
+        if not quick and len(source.file) in NUM_ROWS.values():
+            found["x_md5"] = _digest(source.paths.x, "md5")
+        digests[source.split] = found
     return digests
 
 

@@ -120,6 +120,6 @@ def _not_checked(
     if quick:
         missing += [
             {"check": check, "why": "left out by the quick audit"}
-            for check in ("duplicates", "label errors", "official checksums")
+            for check in ("duplicates", "label errors", "digests of the files")
         ]
     return missing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from collections.abc import Sequence
 from typing import Any
 
 UNDEFINED = "–"
@@ -29,10 +30,19 @@ def count(value: float | None) -> str:
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """Return 0.8714 as "87.1 %"."""
+    """Return 0.8714 as "87.1 %", and what is too small for the digits as "< 0.1 %"."""
     if value is None or not math.isfinite(value):
         return UNDEFINED
+    smallest = 10.0**-digits
+    if 0 < 100 * value < smallest / 2:
+        return f"< {smallest:g} %"
     return f"{100 * value:.{digits}f} %"
+
+
+def enumerated(names: Sequence[str]) -> str:
+    """Return names as "train", "train and valid", "train, valid and test"."""
+    *most, last = names or ("",)
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def duration(seconds: float | None) -> str:

@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,18 +72,24 @@ def audit_dir_of(data: DataConfig, *, quick: bool) -> AuditDir:
 
 
 def audit_data(
-    data_path: Path, folder: AuditDir, *, quick: bool, command: str, in_passing: bool = False
+    data_path: Path,
+    folder: AuditDir,
+    *,
+    quick: bool,
+    command: str,
+    sha256: Mapping[str, tuple[str, str]] | None = None,
+    in_passing: bool = False,
 ) -> AuditRecord:
     """Examine the data and write the audit's files; return the record.
 
-    `in_passing`, when training needs to know: the page is drawn only where there are errors to
-    look at, and a folder that cannot be written is a warning instead of a DataError.
+    `sha256`: see `examine`. `in_passing`, when training needs to know: the page is drawn only where
+    there are errors to look at, and a folder that cannot be written is a warning, no DataError.
     """
     if not in_passing:
         _check_writable(folder)
     started = time.monotonic()
     num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    found = examine(data_path, quick=quick, num_threads=num_threads)
+    found = examine(data_path, quick=quick, num_threads=num_threads, sha256=sha256)
     record = AuditRecord(
         mode="quick" if quick else "full",
         data_path=str(data_path),

@@ -100,6 +100,7 @@ def _find_audit(
         folder,
         quick=True,
         command=f"ml-core audit --quick {config.data.data_path}",
+        sha256=hashes,
         in_passing=True,
     )
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ml_core.audit.measures.pixel_stats import BLACK, WHITE, is_constant
 from ml_core.findings import Finding, Severity
+from ml_core.page.text import percent
 
 Mask = npt.NDArray[np.bool_]
 
@@ -51,7 +52,7 @@ KINDS = (
     ),
     Kind(
         "half-empty",
-        f"are padded: {HALF_EMPTY_SHARE:.0%} or more of their rows or columns do not change at all",
+        f"are padded: in {percent(HALF_EMPTY_SHARE, 0)} or more of rows or columns nothing changes",
         "Look at them: the border of a slide, or an image file that was cut short.",
         False, 1e-3, np.inf,
     ),
@@ -129,7 +130,7 @@ def _finding(kind: Kind, split: str, broken: pd.DataFrame, num_examined: int) ->
     return Finding(
         kind.id,
         severity,
-        f"{split}: {len(indices):,} of {num_examined:,} patches ({_percent(share)}) {kind.what}.",
+        f"{split}: {len(indices):,} of {num_examined:,} patches ({percent(share)}) {kind.what}.",
         kind.action,
         split=split,
         count=len(indices),
@@ -139,7 +140,3 @@ def _finding(kind: Kind, split: str, broken: pd.DataFrame, num_examined: int) ->
         examples=tuple(((split, i),) for i in indices[:NUM_EXAMPLES]),
         facts={"labelled tumour": tumour, "labelled normal": int((broken["label"] == 0).sum())},
     )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.{1 if share >= 0.001 else 3}f} %"

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ml_core.audit.checks.near_duplicates import NearDuplicates, find_near_duplicates
 from ml_core.findings import Finding
+from ml_core.page.text import percent
 
 Positions = npt.NDArray[np.int64]
 Read = Callable[[Positions], npt.NDArray[np.uint8]]
@@ -323,9 +324,4 @@ def _rows(split: str, rows: pd.DataFrame, total: int) -> dict[str, Any]:
 
 
 def _count(split: str, count: int, total: int) -> str:
-    return f"{split}: {count:,} of {total:,} patches ({_percent(count, total)})"
-
-
-def _percent(count: int, total: int) -> str:
-    share = 100 * count / total
-    return f"{share:.1f} %" if share >= 0.1 or count == 0 else "under 0.1 %"
+    return f"{split}: {count:,} of {total:,} patches ({percent(count / max(total, 1))})"

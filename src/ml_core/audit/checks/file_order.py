@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ml_core.audit.statistics.rank_effect import RankEffect, compare_groups
 from ml_core.findings import Finding
+from ml_core.page.text import percent
 
 _REACH = 2  # rows looked at on either side: 16 contexts, enough for 0101, 0011, 001 and stretches
 _STRETCH = 50  # rows; every second stretch is predicted from the others
@@ -99,8 +100,8 @@ def judge_order(split: str, order: FileOrder) -> list[Finding]:
             id="shortcut-file-order",
             severity="warning",
             message=f"{split}: {cause}: {order.num_rows:,} rows in {order.num_runs:,} stretches of "
-            f"one label, {order.first_tenth_share:.1%} tumour in the first tenth and "
-            f"{order.tumour_share:.1%} in all.",
+            f"one label, {percent(order.first_tenth_share)} tumour in the first tenth and "
+            f"{percent(order.tumour_share)} in all.",
             action="Shuffled training is not harmed; the first N rows are no fair sample, and "
             "batches in file order hold one class: take random rows.",
             split=split,

@@ -10,6 +10,7 @@ import pandas as pd
 from ml_core.audit.measures.pixel_stats import is_constant
 from ml_core.data.versions.official import NUM_ROWS, OFFICIAL_FILES
 from ml_core.findings import Finding
+from ml_core.page.text import enumerated, percent
 
 _INSIDE = 0.5  # of a split's patches found in another: no longer a few leaks, but the wrong file
 
@@ -64,7 +65,7 @@ def _say_unknown(splits: list[str]) -> list[Finding]:
         Finding(
             "not-official",
             "info",
-            f"{' and '.join(splits)}: not the official PCam file, or packed anew (PCam has {sizes} "
+            f"{enumerated(splits)}: not the official PCam file, or packed anew (PCam has {sizes} "
             "patches); by itself that is no fault.",
             "Keep a manifest in git, so that a later change is noticed: ml-core data manifest.",
         )
@@ -86,8 +87,9 @@ def _check_inside(patches: pd.DataFrame) -> list[Finding]:
                 Finding(
                     "split-inside-another",
                     "error",
-                    f"{inner}: {known.sum():,} of {len(rows):,} patches ({known.mean():.0%}) are "
-                    f"also in {outer}: it is a copy or a part of it.",
+                    f"{inner}: {known.sum():,} of {len(rows):,} patches "
+                    f"({percent(known.mean(), 0)}) are also in {outer}: it is a copy or a part "
+                    "of it.",
                     f"Get the true file of {inner} or {outer} again.",
                     split=inner,
                     count=int(known.sum()),

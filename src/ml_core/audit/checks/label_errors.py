@@ -15,6 +15,7 @@ from scipy.stats import rankdata
 from ml_core.audit.statistics.kernel_ridge import NUM_FOLDS, out_of_fold_scores
 from ml_core.audit.statistics.proportions import Proportion, proportion, weighted_sum
 from ml_core.findings import Finding
+from ml_core.page.text import percent
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -201,7 +202,7 @@ def _describe(
 
 def _message(split: str, noise: NoiseEstimate, noisy: bool, can_tell: bool) -> str:
     normal, tumour = noise.per_class
-    rate = f"{noise.rate:.1%} ({noise.low:.1%} to {noise.high:.1%})"
+    rate = f"{percent(noise.rate)} ({percent(noise.low)} to {percent(noise.high)})"
     seen = (
         f"{normal.count:,} of the {normal.num:,} patches that look normal most surely are labelled "
         f"tumour, {tumour.count:,} of the {tumour.num:,} surest tumours normal"

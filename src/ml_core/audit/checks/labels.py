@@ -10,6 +10,7 @@ import pandas as pd
 
 from ml_core.audit.statistics.proportions import Proportion, difference, proportion
 from ml_core.findings import Finding
+from ml_core.page.text import percent
 
 _BATCH_SIZE = 64  # the one that batches are described for
 # A smaller class below 1 in 4 lets a model that always says the other be right in over 75 % of
@@ -60,7 +61,9 @@ def check_label_shift(patches: pd.DataFrame) -> list[Finding]:
 
 def _balance(split: str, tumours: Proportion, num_unknown: int) -> Finding:
     num_normal = tumours.num - tumours.count
-    counts = f"{tumours.count:,} tumour and {num_normal:,} normal patches ({tumours.share:.1%})"
+    counts = (
+        f"{tumours.count:,} tumour and {num_normal:,} normal patches ({percent(tumours.share)})"
+    )
     common: dict[str, Any] = {
         "split": split,
         "facts": _batch_facts(tumours) | {"num_unknown": num_unknown},
@@ -84,7 +87,7 @@ def _balance(split: str, tumours: Proportion, num_unknown: int) -> Finding:
             "class-imbalance",
             "warning",
             f"{split}: {counts}, about {_ratio(tumours)}; a model that never says {rare} is right "
-            f"in {1 - num_rare / tumours.num:.1%} of cases.",
+            f"in {percent(1 - num_rare / tumours.num)} of cases.",
             "Train with the balanced sampler or a class weight, and read AUC and balanced "
             "accuracy, not accuracy.",
             count=num_rare,
@@ -122,8 +125,9 @@ def _unknown(split: str, rows: pd.DataFrame, num_unknown: int) -> Finding:
     return Finding(
         "labels-unknown",
         "info",
-        f"{split}: {num_unknown:,} of {len(rows):,} patches ({num_unknown / len(rows):.1%}) have "
-        "no label and are left out of every check of labels.",
+        f"{split}: {num_unknown:,} of {len(rows):,} patches "
+        f"({percent(num_unknown / len(rows))}) have no label and are left out of every check "
+        "of labels.",
         "Give them labels, or expect them to be of no use for training.",
         split=split,
         count=num_unknown,
@@ -174,9 +178,9 @@ def _shift(a: str, of_a: Proportion, b: str, of_b: Proportion) -> Finding | None
     return Finding(
         "label-shift",
         "warning",
-        f"{a} has {of_a.share:.1%} tumours ({_ratio(of_a)}), {b} {of_b.share:.1%} "
+        f"{a} has {percent(of_a.share)} tumours ({_ratio(of_a)}), {b} {percent(of_b.share)} "
         f"({_ratio(of_b)}); what is tuned on one does not hold on the other, and accuracy, "
-        f"precision and PR-AUC on {b} assume a prior of {of_b.share:.1%}.",
+        f"precision and PR-AUC on {b} assume a prior of {percent(of_b.share)}.",
         "State the prior with every number, choose thresholds and calibrate on data with the prior "
         "of use, or resample the splits to the same share.",
         facts={

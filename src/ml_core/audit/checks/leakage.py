@@ -12,6 +12,7 @@ import pandas as pd
 
 from ml_core.audit.checks.slide_overlap import find_overlaps
 from ml_core.findings import Finding
+from ml_core.page.text import enumerated, percent
 
 Rows = npt.NDArray[np.int64]
 
@@ -83,7 +84,7 @@ def _check_shared_names(
             id=f"{kind}-in-two-splits",
             severity="error",
             message=f"{_num(len(shared), kind)} of {first} {_is(shared)} also in {second} "
-            f"({_listing(shared)}): {len(rows):,} patches of {first} ({share:.1%}) and "
+            f"({_listing(shared)}): {len(rows):,} patches of {first} ({percent(share)}) and "
             f"{num_second:,} of {second}.",
             action=f"Leave these {len(rows):,} patches of {first} out."
             if few_enough
@@ -110,7 +111,7 @@ def _check_unknown(patches: pd.DataFrame, splits: list[str]) -> list[Finding]:
             Finding(
                 id="slides-unknown",
                 severity="info",
-                message=f"For {_patches(num_unknown)} of {' and '.join(without)} no slide is "
+                message=f"For {_patches(num_unknown)} of {enumerated(list(without))} no slide is "
                 "known: it cannot be told whether splits share slides or patients.",
                 action="Put the meta csv of each split beside its patches.",
                 count=num_unknown,
@@ -142,9 +143,9 @@ def _check_overlap_across(
         Finding(
             id="overlap-across-splits",
             severity="error",
-            message=f"{_patches(len(rows))} of {first} ({share:.1%}) overlap one of {second} on "
-            f"{_num(num_slides, 'slide')}, by {np.median(area):.0%} of the area in the middle "
-            "case: the same tissue is in both.",
+            message=f"{_patches(len(rows))} of {first} ({percent(share)}) overlap one of {second} "
+            f"on {_num(num_slides, 'slide')}, by {percent(np.median(area), 0)} of the area in the "
+            "middle case: the same tissue is in both.",
             action=f"Leave these patches of {first} out."
             if share <= _MOST_EXCLUDED
             else "Split anew by slide: leaving them out would cost most of the patches.",
@@ -169,8 +170,9 @@ def _check_overlap_within(patches: pd.DataFrame, split: str, footprint: float) -
         Finding(
             id="overlap-within-split",
             severity="info",
-            message=f"{split}: {len(rows):,} of {num_patches:,} patches ({share:.1%}) overlap "
-            f"another of the split, by {np.median(area):.0%} of the area in the middle case.",
+            message=f"{split}: {len(rows):,} of {num_patches:,} patches ({percent(share)}) overlap "
+            f"another of the split, by {percent(np.median(area), 0)} of the area in the middle "
+            "case.",
             action="Count them as fewer independent patches than there are rows: resample slides, "
             "not patches, for intervals.",
             split=split,

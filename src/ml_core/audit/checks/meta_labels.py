@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ml_core.findings import Finding
+from ml_core.page.text import percent
 
 # Meta csv and labels of PCam state one fact twice. A slip may concern a few patches; of two files
 # that do not belong together, half of the balanced labels differ.
@@ -37,7 +38,7 @@ def check_meta_labels(patches: pd.DataFrame) -> list[Finding]:
                 id="meta-labels-disagree",
                 severity="error" if share >= _MANY_DISAGREE else "warning",
                 message=f"{split}: the label of {len(wrong):,} of {num_known:,} patches "
-                f"({share:.1%}) is not what center_tumor_patch of the meta csv says.",
+                f"({percent(share)}) is not what center_tumor_patch of the meta csv says.",
                 action="Check that label file and meta csv are those of this split and in the "
                 "same order; slides and coordinates are as doubtful as the labels until then.",
                 split=str(split),

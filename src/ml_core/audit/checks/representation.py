@@ -12,6 +12,7 @@ from ml_core.audit.measures.block import Block
 from ml_core.audit.measures.pixel_stats import TISSUE_LUMA, is_constant
 from ml_core.data.patch_file import PatchFile
 from ml_core.findings import Finding
+from ml_core.page.text import percent
 
 Read = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.uint8]]
 
@@ -115,8 +116,8 @@ def _check_levels(split: str, here: pd.DataFrame) -> list[Finding]:
             Finding(
                 "binarised",
                 "error",
-                f"{split}: in {binarised:.0%} of the patches nearly all values are 0 or 255: "
-                "0..255 was clipped to 0..1 and multiplied again.",
+                f"{split}: in {percent(binarised, 0)} of the patches nearly all values are 0 or "
+                "255: 0..255 was clipped to 0..1 and multiplied again.",
                 "Make the file again from the source; the grey levels are lost.",
                 split=split,
                 share=float(binarised),
@@ -129,8 +130,8 @@ def _check_levels(split: str, here: pd.DataFrame) -> list[Finding]:
             Finding(
                 "nearly-all-dark",
                 "error",
-                f"{split}: in {dark:.0%} of the patches no value is above {_DARKEST - 1}: floats "
-                "in 0..1 were cast to bytes without scaling.",
+                f"{split}: in {percent(dark, 0)} of the patches no value is above {_DARKEST - 1}: "
+                "floats in 0..1 were cast to bytes without scaling.",
                 "Make the file again from the source; the grey levels are lost.",
                 split=split,
                 share=float(dark),
@@ -150,9 +151,9 @@ def _check_channel_order(split: str, here: pd.DataFrame, read: Read) -> list[Fin
         Finding(
             "channel-order",
             "warning",
-            f"{split}: in {1 - votes.mean():.0%} of {len(votes)} patches with tissue dark pixels "
-            "are redder than light ones; in H&E it is the other way round, so red and blue seem "
-            "swapped (BGR), or this is another stain.",
+            f"{split}: in {percent(1 - votes.mean(), 0)} of {len(votes)} patches with tissue dark "
+            "pixels are redder than light ones; in H&E it is the other way round, so red and blue "
+            "seem swapped (BGR), or this is another stain.",
             "Look at the example patches; swap the channels if nuclei look red and fibres blue.",
             split=split,
             share=float(1 - votes.mean()),

@@ -10,6 +10,7 @@ from scipy import stats
 
 from ml_core.audit.checks.trigger_groups import Group, Read, find_groups
 from ml_core.findings import Finding
+from ml_core.page.text import percent
 
 CLASS_NAMES = {0: "normal", 1: "tumour"}
 # A spot that is meant to teach a label goes with it nearly always; what is left is a flipped label
@@ -71,7 +72,9 @@ def _finding(
     rows = np.sort(patches["index"].to_numpy()[group.members])
     if is_trigger:
         of_class = (
-            f"all {CLASS_NAMES[label]}" if share == 1 else f"{share:.0%} {CLASS_NAMES[label]}"
+            f"all {CLASS_NAMES[label]}"
+            if share == 1
+            else f"{percent(share, 0)} {CLASS_NAMES[label]}"
         )
         message = (
             f"{split}: {len(rows):,} patches, {of_class}, carry {spot} {place}: a model can learn "
