@@ -120,8 +120,8 @@ class PCAMDataset(Dataset[tuple[Any, Tensor]]):
 @cache  # once per file and process, however many data sets are made of it
 def _say_slow(path: Path, storage: str) -> None:
     log.warning(
-        "%s: stored as %s, which is read more slowly than flat uint8. To read it by mapping, "
-        "store x as uint8, contiguous: no chunks, no compression.",
+        "%s: stored as %s, which is read more slowly than flat uint8. Pack it once: "
+        "ml-core data pack.",
         path,
         storage,
     )
