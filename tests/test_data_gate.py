@@ -14,6 +14,7 @@ from ml_core.data.layout import split_paths
 from ml_core.data.pcam import PCAMDataset
 from ml_core.errors import DataError
 from ml_core.pipeline.audit import audit
+from ml_core.pipeline.data_stage import data_stage
 from ml_core.pipeline.evaluate import evaluate
 from ml_core.pipeline.report import report
 from ml_core.pipeline.train import resume, train
@@ -185,6 +186,18 @@ def test_the_audit_is_looked_for_where_the_config_says(folder, tmp_path):
     assert record.audit["path"] == str(place)
     assert read_json(place / "audit.json")["mode"] == "quick"
     assert not (folder / "audit").exists()
+
+
+def test_an_audit_of_the_source_holds_for_a_staged_copy(damaged, tmp_path, caplog):
+    audit(damaged)
+    with caplog.at_level("INFO", "ml_core"):
+        data_stage(damaged, tmp_path / "local")
+    assert f"--set data.audit_dir={damaged / 'audit'}" in caplog.text
+    _, record = train_once(
+        tmp_path / "local", audit_dir=str(damaged / "audit"), on_findings="exclude"
+    )
+    assert record.audit["mode"] == "full"
+    assert record.data["train"]["num_excluded"] == len(DAMAGED)
 
 
 def test_a_damaged_audit_is_an_error_in_words(folder):

@@ -46,6 +46,7 @@ def stand_ins(tmp_path_factory):
     with h5py.File(split_paths(data, "valid").x) as file:
         patches = file["x"][:]
     Image.fromarray(patches[0]).save(folder / "patch.png")
+    main_without_exit(["data", "manifest", str(data)])
     write_sources_to_pack(folder, patches)
     main_without_exit(["data", "pack", str(folder / "data/images"), str(folder / "data/packed")])
     return {"folder": folder, "data": data, "config": config, "run": run}

@@ -169,6 +169,17 @@ def test_a_manifest_comes_back_as_it_was(folder, tmp_path):
     }  # fmt: skip
 
 
+def test_an_audit_beside_the_data_is_no_part_of_them(folder):
+    before = build_manifest(folder).version
+    (folder / "audit" / "quick").mkdir(parents=True)
+    (folder / "audit" / "audit.json").write_text("{}")
+    (folder / "audit" / "quick" / "audit.json").write_text("{}")
+    assert build_manifest(folder).version == before
+    (folder / "sub" / "audit").mkdir(parents=True)
+    (folder / "sub" / "audit" / "a.csv").write_text("")  # another folder of that name is data
+    assert "sub/audit/a.csv" in list_files(folder)
+
+
 def test_hidden_unfinished_and_own_files_are_not_data(folder):
     (folder / "sub" / ".git").mkdir(parents=True)
     for name in (".hidden", "a.part", "b.tmp", "dataset.json", "sub/.git/x", "sub/dataset.json"):

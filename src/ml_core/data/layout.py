@@ -14,6 +14,7 @@ from ml_core.errors import DataError, did_you_mean
 
 SPLITS = ("train", "valid", "test")
 PATCH_KEY, LABEL_KEY = "x", "y"
+AUDIT_DIR = "audit"  # in a data folder: what was found out about the data, and no part of them
 
 Labels = npt.NDArray[np.int64]
 

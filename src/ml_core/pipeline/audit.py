@@ -21,6 +21,7 @@ from ml_core.audit.examine import Examination, examine
 from ml_core.audit.files import AuditDir, AuditRecord, save_exclusions
 from ml_core.audit.page import render_audit
 from ml_core.config import Config, DataConfig
+from ml_core.data.layout import AUDIT_DIR
 from ml_core.durable import written_aside
 from ml_core.errors import DataError
 from ml_core.findings import SEVERITIES, Severity
@@ -67,7 +68,7 @@ def audit(
 
 def audit_dir_of(data: DataConfig, *, quick: bool) -> AuditDir:
     """Return where the audit of a config's data is kept."""
-    folder = data.audit_dir or data.data_path / "audit"
+    folder = data.audit_dir or data.data_path / AUDIT_DIR
     return AuditDir(folder / _QUICK if quick else folder)
 
 

@@ -12,6 +12,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from ml_core.data.layout import AUDIT_DIR
 from ml_core.data.transfer.file_system import network_file_system
 from ml_core.data.transfer.stage import stage
 
@@ -32,7 +33,9 @@ def data_stage(source: Path, dest: Path) -> dict[str, Any]:
         "%s: %d files copied and checked, %d were there",
         staged.path, len(staged.copied), len(staged.reused),
     )  # fmt: skip
-    logger.info("To use it: --set data.data_path=%s", staged.path)
+    audit = source / AUDIT_DIR
+    also = f" --set data.audit_dir={audit}" if audit.is_dir() else ""
+    logger.info("To use it: --set data.data_path=%s%s", staged.path, also)
     return {
         "data_path": str(staged.path),
         "copied": list(staged.copied),

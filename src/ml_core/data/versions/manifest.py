@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from ml_core.data.layout import LABEL_KEY, PATCH_KEY, SPLITS, load_labels, split_paths
+from ml_core.data.layout import AUDIT_DIR, LABEL_KEY, PATCH_KEY, SPLITS, load_labels, split_paths
 from ml_core.data.versions.digests import FileDigest, digest_file
 from ml_core.errors import DataError, RunError
 from ml_core.runs import read_json, write_json
@@ -117,8 +117,8 @@ def build_manifest(folder: Path, *, note: str = "", leave_out: Collection[Path] 
 def list_files(folder: Path) -> list[str]:
     """Return the files of a data set, sorted, as paths in `folder` with forward slashes.
 
-    Files in subfolders count and links to files are followed; dataset.json and names that start
-    with a dot or end with .part or .tmp do not count. Raises DataError.
+    Files in subfolders count and links to files are followed; dataset.json, the folder of an audit,
+    and names that start with a dot or end with .part or .tmp do not count. Raises DataError.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder.")
@@ -129,6 +129,8 @@ def list_files(folder: Path) -> list[str]:
     found = []
     for parent, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        if Path(parent) == folder and AUDIT_DIR in folders:
+            folders.remove(AUDIT_DIR)
         for path in (Path(parent) / name for name in folders):
             if path.is_symlink():  # it may lead back to where it came from
                 logger.warning("%s is a link to a folder and is left out.", path)
