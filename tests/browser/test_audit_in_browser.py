@@ -1,8 +1,6 @@
 """The page of an audit as Chromium shows it: light and dark, wide and narrow, closed and open."""
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +10,6 @@ from PIL import Image
 
 from ml_core.audit.page import render_audit
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium on this machine: the audit's page is not looked at"
-)
-
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--hide-scrollbars", "--enable-logging=stderr", "--allow-file-access-from-files",
-)  # fmt: skip
 DARK = ("--force-dark-mode", "--blink-settings=preferredColorScheme=0")
 
 
@@ -34,21 +20,6 @@ def page(tmp_path_factory) -> Path:
     return render_audit(
         made.audit, made.patches, made.read, folder / "audit.html", folder / "figures"
     )
-
-
-@pytest.fixture
-def chromium(tmp_path):
-    """Run Chromium on a file; returns what it printed, and its console messages."""
-
-    def open_page(page: Path, *flags: str) -> tuple[str, list[str]]:
-        command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *flags]
-        done = subprocess.run(
-            [*command, page.as_uri()], capture_output=True, text=True, timeout=120, check=True
-        )
-        console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
-        return done.stdout, console
-
-    return open_page
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """The report as Chromium shows it: from a file, light and dark, wide and narrow."""
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -12,40 +10,12 @@ from PIL import Image
 
 from ml_core.evaluation.report import render_report
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium on this machine: the report is not looked at"
-)
-
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--hide-scrollbars", "--enable-logging=stderr", "--allow-file-access-from-files",
-)  # fmt: skip
-
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("browser")
     runs = [fabricate_run(folder / "runs", seed) for seed in (1, 2)]
     return render_report(runs, folder / "report.html", fabricate_patches)
-
-
-@pytest.fixture
-def chromium(tmp_path):
-    """Run Chromium on a file; returns what it printed, and its console messages."""
-
-    def open_page(page: Path, *flags: str) -> tuple[str, list[str]]:
-        command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *flags]
-        done = subprocess.run(
-            [*command, page.as_uri()], capture_output=True, text=True, timeout=120, check=True
-        )
-        console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
-        return done.stdout, console
-
-    return open_page
 
 
 def test_the_page_opens_without_a_message_on_the_console(chromium, report, tmp_path):

@@ -39,14 +39,14 @@ def split_paths(data_path: str | Path, split: str) -> SplitPaths:
     return SplitPaths(folder / f"{stem}_x.h5", folder / f"{stem}_y.h5", folder / f"{stem}_meta.csv")
 
 
-def load_labels(y_path: str | Path) -> Labels:
+def load_labels(y_path: str | Path, key: str = LABEL_KEY) -> Labels:
     """Return labels (N,), int64, of a label file; no patch is read.
 
     Any integer dtype and the shapes (N,), (N, 1), (N, 1, 1, 1) are taken, and floats that are
     exactly 0 or 1. Raises DataError for other labels, naming them and the first row.
     """
     path = Path(y_path)
-    with open_dataset(path, LABEL_KEY) as dataset:
+    with open_dataset(path, key) as dataset:
         shape, dtype = dataset.shape, dataset.dtype
         if dtype.kind not in "uifb":
             raise DataError(f"{path}: labels of type {dtype}; they must be integers 0 and 1.")

@@ -13,8 +13,9 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from ml_core.data.layout import LABEL_KEY, PATCH_KEY, SPLITS, SplitPaths, split_paths
+from ml_core.data.layout import LABEL_KEY, SPLITS, SplitPaths, split_paths
 from ml_core.data.nuclei import Bools
+from ml_core.data.packing.flat_file import create_flat
 from ml_core.data.tissue import PATCH_SIZE, Ints, Tissue, draw_slides
 from ml_core.durable import sync
 from ml_core.errors import DataError
@@ -129,7 +130,7 @@ def _write_all(
         labels = rng.permutation(np.arange(num) % 2).astype(np.uint8)
         place = rng.permutation(num)
         has_tumour = np.empty(num, np.bool_)
-        offset = _create_flat(aside.x, num)
+        offset = create_flat(aside.x, (num, *_SHAPE))
         with open(aside.x, "r+b") as file:
             file.seek(offset)
             for start in range(0, num, _BLOCK):
@@ -145,22 +146,6 @@ def _write_all(
             sync(path)
         num_done += num
         first_slide += num_slides
-
-
-def _create_flat(path: Path, num: int) -> int:
-    """Create x as one plain range of bytes, still empty, and return where it starts.
-
-    The bytes are then written by the file itself: a disk that fills up in the middle of HDF5's
-    own writing leaves a handle that can neither be flushed nor closed.
-    """
-    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    properties.set_obj_track_times(False)  # so that the same patches are the same bytes
-    with h5py.File(path, "w", locking=False) as file:
-        space = h5py.h5s.create_simple((num, *_SHAPE))
-        dataset = h5py.h5d.create(file.id, PATCH_KEY.encode(), h5py.h5t.STD_U8LE, space, properties)
-        return int(dataset.get_offset())
 
 
 def _write_labels(path: Path, labels: npt.NDArray[np.uint8]) -> None:

@@ -22,6 +22,7 @@ from ml_core.errors import DataError
 from ml_core.page import text
 from ml_core.page.figure_style import save_figure
 from ml_core.page.svg import figure_to_svg
+from ml_core.page.template import load_template
 from ml_core.runs import write_text
 
 _PACKAGE = "ml_core.audit.page"
@@ -53,26 +54,22 @@ def render_audit(
         *examples.places_of(outlier_strips),
     ]
     figures = build_figures(audit, patches, where)
-    html = (
-        _environment()
-        .get_template("audit.html.j2")
-        .render(
-            audit=audit,
-            verdict=verdict.build_verdict(audit, cards),
-            is_quick=verdict.is_quick(audit),
-            command=verdict.command_of(audit),
-            split_names=list(audit.get("splits", {})),
-            split_rows=splits.split_rows(audit.get("splits", {})),
-            cards=cards,
-            figures=[(figure, _svg(figure)) for figure in figures],
-            figures_dir=figures_dir.name,
-            class_strips=class_strips,
-            outlier_strips=outlier_strips,
-            thumbnails=load_thumbnails(read, wanted),
-            captions=examples.captions(patches, wanted),
-            limits=LIMITS,
-            css=_css(),
-        )
+    html = _template().render(
+        audit=audit,
+        verdict=verdict.build_verdict(audit, cards),
+        is_quick=verdict.is_quick(audit),
+        command=verdict.command_of(audit),
+        split_names=list(audit.get("splits", {})),
+        split_rows=splits.split_rows(audit.get("splits", {})),
+        cards=cards,
+        figures=[(figure, _svg(figure)) for figure in figures],
+        figures_dir=figures_dir.name,
+        class_strips=class_strips,
+        outlier_strips=outlier_strips,
+        thumbnails=load_thumbnails(read, wanted),
+        captions=examples.captions(patches, wanted),
+        limits=LIMITS,
+        css=_css(),
     )
     try:
         figures_dir.mkdir(parents=True, exist_ok=True)
@@ -107,17 +104,9 @@ def code_spans(sentence: str) -> Markup:
 
 
 @functools.cache  # to compile the template takes longer than to fill it
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(_PACKAGE, "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    for function in (
+def _template() -> jinja2.Template:
+    filters = (
         text.count, text.percent, text.duration, text.moment, text.plain, splits.size,
         verdict.number_of, code_spans,
-    ):  # fmt: skip
-        environment.filters[function.__name__] = function
-    return environment
+    )  # fmt: skip
+    return load_template(_PACKAGE, "audit.html.j2", filters)

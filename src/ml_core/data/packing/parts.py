@@ -6,14 +6,11 @@ import logging
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from ml_core.data.hdf5 import open_dataset
 from ml_core.data.layout import (
     LABEL_KEY,
     PATCH_KEY,
     SPLITS,
-    Labels,
     check_same_length,
     load_labels,
     split_paths,
@@ -71,7 +68,7 @@ def part_of_hdf5(
     split_paths(path.parent, split)  # refuses an unknown split before anything is read
     source = Hdf5Source(path, key)
     labels_path = labels_path or _neighbour(path, "_y" + path.suffix) or path
-    labels = load_labels(labels_path) if label_key == LABEL_KEY else _other(labels_path, label_key)
+    labels = load_labels(labels_path, label_key)
     check_same_length(source.file, labels, labels_path)
     meta_path = meta_path or _neighbour(path, "_meta.csv")
     meta = load_meta(meta_path, labels) if meta_path is not None else None
@@ -129,18 +126,3 @@ def _neighbour(path: Path, ending: str) -> Path | None:
         return None
     other = path.with_name(path.stem.removesuffix("_x") + ending)
     return other if other.exists() else None
-
-
-def _other(path: Path, key: str) -> Labels:
-    """Return labels (N,) from a data set of any name: integers or floats that are 0 or 1."""
-    with open_dataset(path, key) as dataset:
-        raw = np.asarray(dataset[...]).reshape(-1)
-    wrong = ~np.isin(raw, (0, 1))
-    if len(raw) == 0 or wrong.any():
-        values = ", ".join(str(value) for value in pd.unique(raw[wrong])[:5])
-        raise DataError(
-            f"{path}, data set '{key}': {wrong.sum():,} of {len(raw):,} labels are neither 0 nor 1 "
-            f"({values}). Allowed: 0 (normal) and 1 (tumour)."
-        )
-    labels: Labels = raw.astype(np.int64)
-    return labels

@@ -18,6 +18,7 @@ from ml_core.evaluation.report.page import build_run_page
 from ml_core.evaluation.report.run_facts import read_run_facts
 from ml_core.evaluation.report.scores import BASELINE_LABELS, OVERVIEW
 from ml_core.page import text
+from ml_core.page.template import load_template
 from ml_core.runs import RunDir, write_text
 
 _PACKAGE = "ml_core.evaluation.report"
@@ -42,20 +43,16 @@ def render_report(
         build_run_page(facts, f"run{number}", read_patches)
         for number, facts in enumerate(all_facts, start=1)
     ]
-    html = (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            pages=pages,
-            names=run_names(all_facts),
-            overview=build_overview(pages) if len(pages) > 1 else None,
-            css=Markup(
-                resources.files("ml_core.page").joinpath("page.css").read_text(encoding="utf-8")
-            ),
-            metric_labels=METRIC_LABELS,
-            baseline_labels=BASELINE_LABELS,
-            overview_metrics=OVERVIEW,
-        )
+    html = _template().render(
+        pages=pages,
+        names=run_names(all_facts),
+        overview=build_overview(pages) if len(pages) > 1 else None,
+        css=Markup(
+            resources.files("ml_core.page").joinpath("page.css").read_text(encoding="utf-8")
+        ),
+        metric_labels=METRIC_LABELS,
+        baseline_labels=BASELINE_LABELS,
+        overview_metrics=OVERVIEW,
     )
     try:
         write_text(out_path, html)
@@ -68,17 +65,9 @@ def render_report(
 
 
 @functools.cache  # to compile the template takes longer than to fill it
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(_PACKAGE, "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    for function in (
+def _template() -> jinja2.Template:
+    filters = (
         text.decimal, text.signed, text.count, text.percent, text.duration, text.moment,
         text.short_hash, text.plain,
-    ):  # fmt: skip
-        environment.filters[function.__name__] = function
-    return environment
+    )  # fmt: skip
+    return load_template(_PACKAGE, "report.html.j2", filters)
