@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import h5py
@@ -34,6 +35,25 @@ def synthetic(tmp_path_factory):
 @pytest.fixture
 def folder(synthetic, tmp_path):
     return Path(shutil.copytree(synthetic, tmp_path / "data"))
+
+
+@pytest.fixture
+def as_nobody(synthetic, tmp_path):
+    """Be a user who may not read everything; gives a folder that such a user can write in."""
+    folder = Path(tempfile.mkdtemp())
+    if os.geteuid() != 0:
+        yield folder
+        shutil.rmtree(folder)
+        return
+    audit(synthetic, tmp_path / "first")  # so that Python, in root's home, has loaded all it needs
+    folder.chmod(0o777)
+    nobody = 65534
+    os.seteuid(nobody)
+    try:
+        yield folder
+    finally:
+        os.seteuid(0)
+        shutil.rmtree(folder)
 
 
 @pytest.fixture
@@ -166,6 +186,21 @@ def test_a_split_that_cannot_be_read_is_an_error_in_words_and_the_others_are_aud
     assert set(record_of(result).splits) == {"valid", "test"}
     if how == "standardised":
         assert "as standardised values do" in error["message"]
+
+
+@pytest.mark.usefixtures("without_page")
+def test_files_that_may_not_be_read_are_errors_in_words(as_nobody):
+    folder = as_nobody / "data"
+    write_synthetic(folder, 40, 20, 20)
+    denied = [split_paths(folder, "train").x, split_paths(folder, "valid").y]
+    for path in denied:
+        path.chmod(0)
+    result = audit(folder)
+    errors = {f["id"]: f for f in result["findings"] if f["severity"] == "error"}
+    assert set(errors) == {"unreadable", "labels-unusable"}
+    for error, path in zip(errors.values(), denied, strict=True):
+        assert path.name in error["message"] and "Permission denied" in error["message"]
+    assert set(record_of(result).splits) == {"valid", "test"}
 
 
 BAD_LABELS = {

@@ -68,8 +68,10 @@ def shown(path: Path) -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-def progress(items: Iterable[Item], *, total: int | None, description: str) -> Iterator[Item]:
-    """Yield batches; on a terminal draw a bar with rate and time left that goes when done."""
+def progress(
+    items: Iterable[Item], *, total: int | None, description: str, unit: str = "batches"
+) -> Iterator[Item]:
+    """Yield items; on a terminal draw a bar with rate and time left that goes when done."""
     if not (sys.stdout.isatty() and console().is_terminal):
         yield from items
         return
@@ -86,7 +88,7 @@ def progress(items: Iterable[Item], *, total: int | None, description: str) -> I
 
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text(f"{task.speed or 0:.1f} batches/s", style="cyan")
+            return Text(f"{task.speed or 0:.1f} {unit}/s", style="cyan")
 
     columns = (
         TextColumn("{task.description}", markup=False),

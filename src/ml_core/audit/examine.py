@@ -123,7 +123,9 @@ def _measure(
     started = time.monotonic()
     pieces = measure_split(source.file, rows, measures, num_threads=num_threads)
     total = num_pieces(source.file, rows)
-    columns = collect(progress(pieces, total=total, description=source.split), len(rows))
+    columns = collect(
+        progress(pieces, total=total, description=source.split, unit="blocks"), len(rows)
+    )
     of_all = "" if len(rows) == num_rows else f" of {num_rows:,}"
     log.info(
         "%-5s  %s%s patches measured in %.1f s",

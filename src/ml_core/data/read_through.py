@@ -46,7 +46,9 @@ def read_through(path: Path, sinks: Sequence[Sink]) -> FileStamp:
     passes as it is.
     """
     before = FileStamp.of(path)
-    blocks = progress(_blocks(path), total=-(-before.size // BLOCK_BYTES), description=path.name)
+    blocks = progress(
+        _blocks(path), total=-(-before.size // BLOCK_BYTES), description=path.name, unit="blocks"
+    )
     with ThreadPoolExecutor(max_workers=max(1, len(sinks))) as pool:
         pending: list[Future[object]] = []
         for block in blocks:

@@ -18,8 +18,9 @@ LIMITS = (
     ),
     (
         "A trigger that hides well.",
-        "A block or stripe of odd pixels that goes with a label is found; a faint pattern blended "
-        "into the tissue, or one in a handful of patches, may not be.",
+        "A block or stripe of odd pixels that goes with a label is found; one that is half "
+        "transparent or was compressed, a faint pattern over the whole patch, or one in a handful "
+        "of patches, may not be.",
     ),
     (
         "Whether the data are like those it is meant for.",

@@ -172,7 +172,9 @@ def _write_patches(part: Part, path: Path, skip_damaged: bool, num_threads: int)
     with open(path, "r+b") as file:
         file.seek(offset)
         found = _in_order(read, blocks, num_threads)
-        for patches, wrong, digest in progress(found, total=len(blocks), description=part.split):
+        for patches, wrong, digest in progress(
+            found, total=len(blocks), description=part.split, unit="blocks"
+        ):
             damage |= wrong
             if damage and not skip_damaged:
                 continue  # read on only to tell all that is wrong at once
@@ -269,6 +271,7 @@ def _verify(part: Part, aside: _Files, written: _Written, labels: Labels, num_th
         _in_order(is_same, stretches, num_threads),
         total=len(stretches),
         description=f"{part.split}, read back",
+        unit="blocks",
     )
     wrong = [int(rows[0]) for (rows, _), ok in zip(stretches, same, strict=True) if not ok]
     file.close()

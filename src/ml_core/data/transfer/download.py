@@ -83,6 +83,7 @@ def unpack(archive: Path, path: Path, file: OfficialFile) -> None:
         _unpacked_blocks(archive),
         total=-(-file.unpacked_size // BLOCK_BYTES),
         description=f"unpacking {path.name}",
+        unit="blocks",
     )
     with writable(path), written_aside(path) as aside, open(aside, "wb") as target:
         for block in blocks:

@@ -127,7 +127,7 @@ def _take_body(answer: _Answer, part: PartFile, expected: Expected) -> None:
     end = None if promised is None else part.size + promised
     limit = expected.size or expected.max_size
     total = None if promised is None else -(-promised // _BLOCK_BYTES)
-    for block in progress(_blocks(answer), total=total, description=part.path.name):
+    for block in progress(_blocks(answer), total=total, description=part.path.name, unit="blocks"):
         if part.size + len(block) > limit:
             part.discard()
             raise DataError(f"{answer.url} sends more than the {limit:,} bytes there can be.")
