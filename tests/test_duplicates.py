@@ -129,7 +129,7 @@ def test_a_leak_below_one_in_a_thousand_of_the_scored_split_is_no_error(splits):
     table = pd.concat([table, more], ignore_index=True)  # test: 10,040
     finding = one(check_exact_duplicates(table), "duplicates-across-splits")
     assert finding.severity == "warning" and finding.facts["num_in_other_split"] == 9
-    assert "9 of 10,040 patches (under 0.1 %)" in finding.message
+    assert "9 of 10,040 patches (0.1 %)" in finding.message
 
 
 def test_equal_patches_with_different_labels_are_left_out_wherever_they_are(splits):

@@ -55,7 +55,7 @@ def test_a_split_that_is_a_copy_or_a_part_of_another_is_an_error():
         ("split-inside-another", "error", "valid")
     ]
     assert findings[0].indices == tuple(range(8)) and findings[0].share == 0.8
-    assert "8 of 10 patches (80%) are also in train" in findings[0].message
+    assert "8 of 10 patches (80 %) are also in train" in findings[0].message
     assert len(check({}, train=train, valid=train)) == 2
 
 

@@ -40,13 +40,13 @@ def test_five_to_one_against_half_and_half_is_a_warning_that_names_both():
     patches = table(train=(5000, 1000), valid=(500, 500))
     imbalance = by_id(check_label_balance(patches))["class-imbalance", "train"]
     assert imbalance.severity == "warning" and imbalance.count == 1000
-    assert "5.0:1 normal" in imbalance.message and "83.3%" in imbalance.message
+    assert "5.0:1 normal" in imbalance.message and "83.3 %" in imbalance.message
     assert imbalance.facts["positives_per_batch"] == pytest.approx(64 / 6)
     assert imbalance.facts["positives_per_balanced_batch"] == 32
     (shift,) = check_label_shift(patches)
     assert (shift.id, shift.severity) == ("label-shift", "warning")
-    assert "train has 16.7% tumours (5.0:1 normal), valid 50.0% (1:1)" in shift.message
-    assert "assume a prior of 50.0%" in shift.message
+    assert "train has 16.7 % tumours (5.0:1 normal), valid 50.0 % (1:1)" in shift.message
+    assert "assume a prior of 50.0 %" in shift.message
     assert shift.facts["odds_factor"] == pytest.approx(5, rel=0.01)
 
 

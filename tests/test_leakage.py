@@ -48,7 +48,7 @@ def test_a_slide_in_two_splits_is_an_error_that_names_the_training_side():
     assert (train.id, train.severity, train.split) == ("slide-in-two-splits", "error", "train")
     assert train.indices == (0, 20) and train.exclude and train.count == 2
     assert train.share == pytest.approx(2 / 6)
-    assert "1 slide of train is also in valid (a): 2 patches of train (33.3%)" in train.message
+    assert "1 slide of train is also in valid (a): 2 patches of train (33.3 %)" in train.message
     assert (valid.split, valid.indices, valid.facts["slides"]) == ("valid", (0,), ["f"])
     assert unknown.id == "patients-unknown"
 
@@ -172,7 +172,7 @@ def test_labels_that_are_not_those_of_the_meta_csv_are_found():
     patches.loc[11, "label"] = -1
     (finding,) = check_meta_labels(patches)
     assert (finding.severity, finding.indices) == ("warning", (70,))
-    assert "1 of 197 patches (0.5%)" in finding.message
+    assert "1 of 197 patches (0.5 %)" in finding.message
     patches["label"] = 1 - patches["label"]
     train, valid = check_meta_labels(patches)
     assert train.severity == valid.severity == "error" and not train.exclude

@@ -68,7 +68,7 @@ def test_chunks_are_said_to_cost_what_they_cost(tmp_path):
 def test_levels_clipped_to_0_and_255_are_an_error(tmp_path):
     levels = np.where(noise() > 120, 255, 0).astype(np.uint8)
     finding = check(tmp_path, {"train": (levels, levels)})["binarised"]
-    assert finding.severity == "error" and "in 100% of the patches" in finding.message
+    assert finding.severity == "error" and "in 100 % of the patches" in finding.message
 
 
 def test_floats_cast_to_bytes_without_scaling_are_an_error(tmp_path):

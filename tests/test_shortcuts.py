@@ -101,7 +101,7 @@ def test_a_file_sorted_by_class_is_found(clean):
     assert list(found) == ["shortcut-file-order"]
     finding = found["shortcut-file-order"]
     assert finding.severity == "warning" and "in 2 stretches of one label" in finding.message
-    assert "0.0% tumour in the first tenth" in finding.message
+    assert "0.0 % tumour in the first tenth" in finding.message
     assert "Shuffled training is not harmed; the first N rows are no fair sample" in finding.action
 
 
