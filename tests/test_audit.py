@@ -153,7 +153,7 @@ def test_a_quick_audit_looks_at_a_sample_says_so_and_leaves_the_full_one_alone(f
     record = record_of(quick)
     assert record.splits["train"]["num_examined"] == 50
     assert record.splits["train"]["num_rows"] == 120
-    assert "duplicates" in [each["check"] for each in record.not_checked]
+    assert "near duplicates" in [each["check"] for each in record.not_checked]
     assert record_of(full).mode == "full"
 
 
@@ -220,9 +220,10 @@ def test_without_usable_labels_the_patches_are_still_audited(folder, how):
 
 
 @pytest.mark.usefixtures("without_page")
-def test_a_bad_meta_csv_is_an_error_in_words(folder):
+def test_a_bad_meta_csv_is_a_warning_and_its_slides_are_unknown(folder):
     split_paths(folder, "train").meta.write_text("coord_x,coord_y\n1,2\n")
-    assert "meta-unusable" in ids(audit(folder), "error")
+    result = audit(folder)
+    assert "meta-unusable" in ids(result, "warning") and "slides-unknown" in ids(result, "info")
 
 
 @pytest.mark.usefixtures("without_page")
@@ -275,6 +276,62 @@ def test_a_folder_without_splits_is_refused(tmp_path):
         audit(tmp_path)
 
 
+@pytest.mark.usefixtures("without_page")
+def test_what_lies_in_the_output_folder_is_left_alone(folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "probe").write_text("precious")
+    audit(folder, tmp_path / "out", quick=True)
+    assert (tmp_path / "out" / "probe").read_text() == "precious"
+
+
+@pytest.mark.usefixtures("without_page")
+def test_a_quick_audit_does_not_replace_a_full_one(folder, tmp_path):
+    audit(folder, tmp_path / "out")
+    with pytest.raises(DataError, match="holds a full audit"):
+        audit(folder, tmp_path / "out", quick=True)
+
+
+def test_wrong_paths_are_refused_in_words_and_nothing_is_made(tmp_path):
+    with pytest.raises(DataError, match="nowhere does not exist"):
+        audit(tmp_path / "nowhere")
+    (tmp_path / "x.h5").write_bytes(b"")
+    with pytest.raises(DataError, match="is a file; give the folder it is in"):
+        audit(tmp_path / "x.h5")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no split"):
+        audit(tmp_path / "empty")
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_a_folder_that_may_not_be_entered_is_refused_in_words(as_nobody):
+    (as_nobody / "data").mkdir()
+    (as_nobody / "data").chmod(0)
+    with pytest.raises(DataError, match="cannot be read: Permission denied"):
+        audit(as_nobody / "data")
+    (as_nobody / "data").chmod(0o777)
+
+
+@pytest.mark.usefixtures("without_page")
+@pytest.mark.parametrize("side", [1, 8, 31])
+def test_patches_too_small_to_hold_the_centre_are_an_error(folder, side):
+    patches = np.zeros((4, side, side, 3), np.uint8)
+    write_split(folder, "train", patches, np.array([0, 1, 0, 1]))
+    split_paths(folder, "train").meta.unlink()
+    result = audit(folder)
+    (error,) = [f for f in result["findings"] if f["severity"] == "error"]
+    assert error["id"] == "patch-too-small"
+    assert f"{side} x {side} pixels; at least 32 x 32" in error["message"]
+
+
+@pytest.mark.usefixtures("without_page")
+def test_a_quick_audit_finds_exact_copies_too(folder):
+    def repeat(patches):
+        patches[:30] = patches[30:60]
+
+    rewrite_train(folder, repeat)
+    assert "exact-duplicates" in ids(audit(folder, quick=True), "warning")
+
+
 def test_a_folder_that_cannot_be_written_is_refused_before_the_work(folder, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
@@ -321,11 +378,17 @@ def test_an_audit_of_another_version_or_a_damaged_one_is_refused_in_words(folder
     place = AuditDir(Path(audit(folder, quick=True)["audit"]))
     raw = json.loads(place.record_path.read_text())
     place.record_path.write_text(json.dumps({**raw, "format": 99}))
-    with pytest.raises(DataError, match="written by another version"):
+    with pytest.raises(DataError, match="no audit that this version can read"):
         AuditRecord.load(place)
     place.record_path.write_text(json.dumps({**raw, "mode": "slow"}))
     with pytest.raises(DataError, match="is not an audit: mode"):
         AuditRecord.load(place)
     place.record_path.write_text("{")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match=r"is damaged: .*Audit again"):
+        AuditRecord.load(place)
+    place.record_path.write_text("[]")
+    with pytest.raises(DataError, match="no audit that this version can read"):
+        AuditRecord.load(place)
+    place.record_path.unlink()
+    with pytest.raises(DataError, match=r"cannot be read: .*No such file"):
         AuditRecord.load(place)

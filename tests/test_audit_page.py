@@ -19,6 +19,7 @@ from ml_core.audit.page.measured import find_aucs, find_effects
 from ml_core.audit.page.outliers import find_outliers, robust_z
 from ml_core.audit.page.splits import size, split_rows
 from ml_core.audit.page.thumbnails import load_thumbnails
+from ml_core.audit.page.verdict import build_verdict
 from ml_core.errors import DataError
 
 HOSTILE = "<script>alert('x')</script>&\"$x_{1}$"
@@ -558,3 +559,13 @@ def test_no_more_patches_are_shown_than_there_is_room_for():
     examples = [[["train", row]] for row in range(12)]
     findings = [finding("x", "error", "E.", examples=examples)] * 1000
     assert sum(len(card.groups) for card in build_cards(findings)) == MAX_PATCHES_SHOWN
+
+
+def test_labels_are_counted_over_the_file_also_when_only_a_sample_was_examined(made):
+    splits = {
+        "train": {"num_rows": 20_000, "num_examined": 3000, "num_positive": 10_000},
+    }
+    rows = {row.name: row for row in split_rows(splits)}
+    assert rows["tumour"].cells[0].text.replace("\N{NO-BREAK SPACE}", " ") == "10,000 (50.0 %)"
+    found = build_verdict({**made.audit, "splits": splits, "mode": "quick"}, [])
+    assert (found.num_labelled, found.num_positive) == (20_000, 10_000)

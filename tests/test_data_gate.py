@@ -1,6 +1,6 @@
 """What an audit's errors do to a training: refuse it, leave patches out, or be written down."""
 
-import json
+import dataclasses
 
 import h5py
 import numpy as np
@@ -9,11 +9,14 @@ from tiny_pcam import write_config, write_split, write_tiny_pcam
 
 from ml_core.audit.files import AuditDir
 from ml_core.config import Config
+from ml_core.data.checks import hash_file
 from ml_core.data.exclusions import load_exclusions, write_exclusions
 from ml_core.data.layout import split_paths
 from ml_core.data.pcam import PCAMDataset
-from ml_core.errors import DataError
+from ml_core.data.versions.official import OFFICIAL_FILES
+from ml_core.errors import DataError, RunError
 from ml_core.pipeline.audit import audit
+from ml_core.pipeline.data_gate import pass_gate
 from ml_core.pipeline.data_stage import data_stage
 from ml_core.pipeline.evaluate import evaluate
 from ml_core.pipeline.report import report
@@ -57,10 +60,12 @@ def train_once(folder, **data):
 
 
 def test_without_an_audit_a_quick_one_is_made_kept_and_named_in_the_record(folder):
-    _, record = train_once(folder)
+    run, record = train_once(folder)
     place = AuditDir(folder / "audit" / "quick")
     assert record.audit["mode"] == "quick" and record.audit["policy"] == "refuse"
-    assert record.audit["path"] == str(place.path) and len(record.audit["sha256"]) == 64
+    assert record.audit["path"] == str(place.path)
+    assert record.audit["sha256"] == hash_file(place.record_path) == hash_file(run.audit_path)
+    assert "near duplicates" in record.audit["not_checked"]
     written = place.record_path.stat().st_mtime_ns
     train_once(folder)
     assert place.record_path.stat().st_mtime_ns == written  # found, not made again
@@ -85,10 +90,10 @@ def test_errors_refuse_the_training_name_themselves_and_say_what_to_do(damaged):
     with pytest.raises(DataError) as refused:
         train_once(damaged)
     text = str(refused.value)
-    assert text.startswith("nothing is trained: the audit found 4 errors.")
+    assert "nothing is trained, the audit found 4 errors." in text
     for part in ("NaN or infinite", "outside the file's range", "entirely black"):
         assert part in text
-    assert f"ml-core audit {damaged}" in text and "data.on_findings: exclude" in text
+    assert f"ml-core audit {damaged}" in text and "data.on_findings=exclude" in text
     assert not (damaged.parent / "runs").exists()
 
 
@@ -177,7 +182,7 @@ def test_a_data_folder_that_cannot_be_written_does_not_stop_a_training(folder, c
     with caplog.at_level("WARNING", "ml_core"):
         _, record = train_once(folder)
     assert "the audit cannot be kept" in caplog.text and "data.audit_dir" in caplog.text
-    assert record.audit["sha256"] is None and record.audit["verdict"]
+    assert record.audit["path"] is None and record.audit["verdict"]
 
 
 def test_the_audit_is_looked_for_where_the_config_says(folder, tmp_path):
@@ -200,9 +205,82 @@ def test_an_audit_of_the_source_holds_for_a_staged_copy(damaged, tmp_path, caplo
     assert record.data["train"]["num_excluded"] == len(DAMAGED)
 
 
-def test_a_damaged_audit_is_an_error_in_words(folder):
+@pytest.mark.parametrize("text", ["", "[]", '{"format": 1}', '{"format": 0}'])
+def test_a_damaged_audit_is_not_used_and_a_quick_one_is_made(folder, text, caplog):
     place = folder / "audit"
     place.mkdir()
-    (place / "audit.json").write_text(json.dumps({"format": 1}))
-    with pytest.raises(DataError, match=r"audit\.json is not an audit"):
+    (place / "audit.json").write_text(text)
+    with caplog.at_level("WARNING", "ml_core"):
+        _, record = train_once(folder)
+    assert "It is not used." in caplog.text and record.audit["mode"] == "quick"
+
+
+@pytest.mark.parametrize("change", ["lost", "edited"])
+def test_a_run_whose_own_list_has_changed_is_refused(damaged, change):
+    audit(damaged)
+    run, record = train_once(damaged, on_findings="exclude")
+    if change == "lost":
+        run.exclusions_path.unlink()
+    else:
+        run.exclusions_path.write_text(run.exclusions_path.read_text() + "train,9,mine\n")
+    with pytest.raises(RunError, match=r"exclusions\.csv (is missing|has changed)"):
+        evaluate(run.path)
+    record.status = "interrupted"
+    record.save(run)
+    with pytest.raises(RunError, match=r"exclusions\.csv (is missing|has changed)"):
+        resume(run.path, command="test")
+
+
+def test_every_seed_gets_the_list_that_was_read_at_the_gate(damaged, tmp_path):
+    audit(damaged)
+    gate = pass_gate(config_of(damaged, on_findings="exclude"), ("train", "valid"))
+    (damaged / "audit" / "exclusions.csv").unlink()
+    run = RunDir.create(tmp_path / "runs", "later")
+    gate.save(run)
+    assert load_exclusions(run.exclusions_path)["train"].tolist() == list(DAMAGED)
+    assert hash_file(run.exclusions_path) == gate.record["exclusions_sha256"]
+
+
+def test_errors_that_an_edited_list_lets_in_are_written_down(folder):
+    with h5py.File(split_paths(folder, "train").x, "r+") as file:
+        file["x"][3:5] = 0
+    audit(folder)
+    write_exclusions(folder / "audit" / "exclusions.csv", [("train", 3, "black")])
+    run, record = train_once(folder, on_findings="exclude")
+    assert record.audit["exclusions_edited"] and len(record.audit["ignored"]) == 1
+    report([run.path])
+    page = run.report_path.read_text()
+    assert "was edited by hand" in page and "entirely black" in page
+
+
+def test_a_leak_is_found_without_a_full_audit(folder):
+    with h5py.File(split_paths(folder, "valid").x) as file:
+        known = file["x"][:10]
+    with h5py.File(split_paths(folder, "train").x, "r+") as file:
+        file["x"][:10] = known
+    with pytest.raises(DataError, match=r"10 of 96 patches .* are in valid too"):
         train_once(folder)
+
+
+def test_official_files_under_the_wrong_name_are_refused_without_a_full_audit(folder, monkeypatch):
+    paths = split_paths(folder, "valid")
+    md5 = hash_file(paths.x, "md5")
+    official = [
+        dataclasses.replace(f, md5=md5 if f.split == "test" else "-") for f in OFFICIAL_FILES
+    ]
+    monkeypatch.setattr("ml_core.audit.checks.identity.OFFICIAL_FILES", official)
+    monkeypatch.setattr("ml_core.audit.examine.NUM_ROWS", {"test": 64})
+    with pytest.raises(DataError, match="valid: this file is PCam's official test split"):
+        train_once(folder)
+
+
+def test_a_page_that_cannot_be_written_does_not_stop_a_training(folder, monkeypatch, caplog):
+    def fail(*_):
+        raise DataError("no room for figures")
+
+    monkeypatch.setattr("ml_core.pipeline.audit.render_audit", fail)
+    with h5py.File(split_paths(folder, "train").x, "r+") as file:
+        file["x"][3:5] = 0
+    with caplog.at_level("WARNING", "ml_core"):
+        _, record = train_once(folder, on_findings="ignore")
+    assert "no room for figures" in caplog.text and record.status == "completed"

@@ -37,6 +37,12 @@ def test_what_is_written_is_read_back_in_rising_order_and_once(tmp_path):
     assert load_exclusions(path)["train"].tolist() == [2, 7]
 
 
+def test_what_a_spreadsheet_makes_of_a_list_is_read_too(tmp_path):
+    path = tmp_path / "exclusions.csv"
+    path.write_bytes(b"\xef\xbb\xbfsplit,index,reason\r\ntrain,4,black\r\n\r\n")
+    assert load_exclusions(path)["train"].tolist() == [4]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -56,7 +62,7 @@ def test_a_list_that_says_something_else_is_refused_with_its_line(tmp_path, text
 
 
 def test_a_list_that_is_missing_or_binary_is_refused(tmp_path):
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match=r"is missing: .*ml-core audit"):
         load_exclusions(tmp_path / "none.csv")
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="cannot be read"):

@@ -82,6 +82,13 @@ def test_red_and_blue_swapped_show_in_real_patches(tmp_path, real):
     assert finding.split == "valid" and finding.severity == "warning" and finding.share > 0.8
 
 
+def test_black_and_grey_patches_have_no_say_about_the_channel_order(tmp_path):
+    black = np.zeros((60, 96, 96, 3), np.uint8)
+    grey = np.repeat(noise(60)[..., :1], 3, axis=-1)
+    for levels in (black, grey):
+        assert check(tmp_path, {"train": (levels, levels)}) == {}
+
+
 def test_too_few_patches_with_tissue_do_not_decide_the_channel_order(tmp_path, real):
     swapped = real[:20, ..., ::-1]
     assert check(tmp_path, {"train": (swapped, swapped)}) == {}

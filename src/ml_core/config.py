@@ -96,7 +96,7 @@ class DataConfig(Section):
     on_findings: Literal["refuse", "exclude", "ignore"] = Field(
         "refuse",
         description="what to do when the audit found errors in train or valid; exclude: leave out "
-        "the patches in its exclusions.csv; ignore: train on all, and say so in the report",
+        "the patches in its exclusions.csv; ignore: train in spite of them, as the report will say",
     )
     audit_dir: Path | None = Field(
         None, description="folder of the audit; `audit` in data_path by default"

@@ -2,7 +2,7 @@
 
 runs/pcam_cnn/20260102-030405-seed42/
     run.json  config.yaml  changes.diff        what ran: command, commit, packages, data, status
-    exclusions.csv                             which patches were left out, where some were
+    audit.json  exclusions.csv                 what was found in the data, what of it was left out
     metrics.jsonl  steps.jsonl  tensorboard/   what it logged, one line per epoch and per step
     checkpoints/step-00000790/  best  last     weights and optimizer (see checkpoint.py)
     predictions/valid.parquet                  one row per patch
@@ -77,6 +77,10 @@ class RunDir:
     @property
     def diff_path(self) -> Path:
         return self.path / "changes.diff"
+
+    @property
+    def audit_path(self) -> Path:
+        return self.path / "audit.json"
 
     @property
     def exclusions_path(self) -> Path:

@@ -24,9 +24,10 @@ from ml_core.audit.measures.pixel_stats import measure_pixels
 from ml_core.audit.measures.trigger_stats import measure_trigger
 from ml_core.audit.reader import PatchReader
 from ml_core.audit.run_checks import run_checks
-from ml_core.audit.sources import Source, open_sources, unreadable
+from ml_core.audit.sources import Source, find_splits, open_sources, unreadable
 from ml_core.audit.table import add_flags, build_table, label_table
 from ml_core.data.checks import hash_file
+from ml_core.data.layout import split_paths
 from ml_core.data.patch_file import Rows, evenly_spaced
 from ml_core.data.versions.official import NUM_ROWS
 from ml_core.errors import DataError
@@ -48,6 +49,7 @@ class Examination:
     findings: Sequence[Finding]
     not_checked: Sequence[Mapping[str, str]]
     splits: Mapping[str, Mapping[str, Any]]
+    digests: Mapping[str, tuple[str | None, str | None]]  # SHA-256 of x and y of every split
     patches: pd.DataFrame
     reader: PatchReader
 
@@ -69,7 +71,7 @@ def examine(
     """
     sources, findings = open_sources(data_path)
     with ThreadPoolExecutor(1) as beside:
-        digests = beside.submit(_digest_files, sources, sha256 or {}, quick)
+        digests = beside.submit(_digest_files, Path(data_path), sources, sha256 or {}, quick)
         measures: list[Measure] = [measure_pixels, measure_trigger]
         if not quick:
             measures += [measure_fingerprint]
@@ -95,7 +97,7 @@ def examine(
     checked = run_checks(
         patches,
         files=files,
-        md5={split: identity[split]["x_md5"] for split in files},
+        md5={split: identity[split].md5 for split in files if identity[split].is_md5_known},
         labels=pd.concat(
             [label_table(source, np.arange(len(source.file))) for source in readable],
             ignore_index=True,
@@ -110,6 +112,7 @@ def examine(
         findings,
         checked.not_checked,
         {s.split: _describe(s, identity[s.split], patches, findings) for s in readable},
+        {split: (found.x_sha256, found.y_sha256) for split, found in identity.items()},
         patches,
         reader,
     )
@@ -147,20 +150,31 @@ def _learned_measure(sources: Sequence[Source], seed: int) -> list[Measure]:
     return []
 
 
+@dataclass(frozen=True)
+class Digests:
+    """What identifies a split; None for what was not computed or cannot be read."""
+
+    x_sha256: str | None
+    y_sha256: str | None
+    md5: str | None  # of patches that by their number could be official
+    is_md5_known: bool  # None then says that they are not
+
+
 def _digest_files(
-    sources: Sequence[Source], known: Mapping[str, tuple[str, str]], quick: bool
-) -> dict[str, dict[str, str | None]]:
-    """Return the SHA-256 of each split's files, and the MD5 of patches that could be official."""
-    digests: dict[str, dict[str, str | None]] = {}
-    for source in sources:
-        found: dict[str, str | None] = {"x_sha256": None, "y_sha256": None, "x_md5": None}
-        if source.split in known:
-            found["x_sha256"], found["y_sha256"] = known[source.split]
-        elif not quick:
-            found["x_sha256"], found["y_sha256"] = _digest(source.paths.x), _digest(source.paths.y)
-        if not quick and len(source.file) in NUM_ROWS.values():
-            found["x_md5"] = _digest(source.paths.x, "md5")
-        digests[source.split] = found
+    folder: Path, sources: Sequence[Source], known: Mapping[str, tuple[str, str]], quick: bool
+) -> dict[str, Digests]:
+    """Return the digests of every split in the folder; with `quick` those in `known` only."""
+    num_rows = {source.split: len(source.file) for source in sources}
+    digests = {}
+    for split in find_splits(folder):
+        paths = split_paths(folder, split)
+        wanted = not quick or split in known
+        could_be_official = num_rows.get(split) in NUM_ROWS.values()
+        sha256 = known.get(split) or (
+            (_digest(paths.x), _digest(paths.y)) if wanted else (None, None)
+        )
+        md5 = _digest(paths.x, "md5") if wanted and could_be_official else None
+        digests[split] = Digests(*sha256, md5, is_md5_known=wanted or not could_be_official)
     return digests
 
 
@@ -178,7 +192,7 @@ def _stacked(parts: Sequence[tuple[pd.DataFrame, Columns]], name: str) -> npt.ND
 
 def _describe(
     source: Source,
-    digests: Mapping[str, str | None],
+    digests: Digests,
     patches: pd.DataFrame,
     findings: Sequence[Finding],
 ) -> dict[str, Any]:
@@ -191,8 +205,8 @@ def _describe(
     return {
         "x_path": str(source.paths.x),
         "y_path": str(source.paths.y),
-        "x_sha256": digests["x_sha256"],
-        "y_sha256": digests["y_sha256"],
+        "x_sha256": digests.x_sha256,
+        "y_sha256": digests.y_sha256,
         "num_rows": len(file),
         "num_examined": len(here),
         "num_positive": int((source.labels == 1).sum()),
@@ -204,5 +218,6 @@ def _describe(
         "layout": file.layout,
         "value_range": str(file.value_range),
         "num_bytes": source.paths.x.stat().st_size if source.paths.x.exists() else 0,
-        "official": official_split(digests["x_md5"]),
+        "official": official_split(digests.md5),
+        "is_official_known": digests.is_md5_known,
     }

@@ -14,9 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from ml_core.data.checks import hash_file
 from ml_core.data.exclusions import write_exclusions
-from ml_core.errors import DataError, MLCoreError
+from ml_core.errors import DataError
 from ml_core.findings import SEVERITIES, Finding, Severity
-from ml_core.runs import read_json, write_text
+from ml_core.runs import write_text
 
 FORMAT = 1
 Mode = Literal["full", "quick"]
@@ -60,7 +60,8 @@ class AuditRecord:
     command: str
     duration_s: float
     num_threads: int
-    splits: Mapping[str, Mapping[str, Any]]  # files, digests, counts, storage
+    splits: Mapping[str, Mapping[str, Any]]  # those that were read: files, counts, storage
+    digests: Mapping[str, tuple[str | None, str | None]]  # SHA-256 of each split's x and y
     findings: Sequence[Finding]
     not_checked: Sequence[Mapping[str, str]] = ()  # {"check": what, "why": why not}
     exclusions_sha256: str | None = None
@@ -70,28 +71,39 @@ class AuditRecord:
     def load(cls, folder: AuditDir) -> AuditRecord:
         """Read audit.json; raises DataError when it is missing, damaged or of another version."""
         try:
-            raw = read_json(folder.record_path)
-            if raw.get("format") != FORMAT:
+            text = folder.record_path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{folder.record_path} cannot be read: {error}.") from error
+        return cls.parse(text, str(folder.record_path))
+
+    @classmethod
+    def parse(cls, text: str, where: str) -> AuditRecord:
+        """Return the audit whose JSON is `text`, from the file called `where`; see `load`."""
+        try:
+            raw = json.loads(text)
+            if not isinstance(raw, dict) or raw.get("format") != FORMAT:
                 raise DataError(
-                    f"{folder.record_path} was written by another version (format "
-                    f"{raw.get('format')}, this one is {FORMAT}). Audit again: ml-core audit."
+                    f"{where} is no audit that this version can read (format {FORMAT}). "
+                    "Audit again: ml-core audit."
                 )
             return TypeAdapter(cls).validate_python(raw)
         except ValidationError as error:
             problem = error.errors()[0]
-            where = ".".join(str(part) for part in problem["loc"])
-            raise DataError(
-                f"{folder.record_path} is not an audit: {where}: {problem['msg']}."
-            ) from error
-        except MLCoreError as error:
-            raise DataError(str(error)) from error
+            at = ".".join(str(part) for part in problem["loc"])
+            raise DataError(f"{where} is not an audit: {at}: {problem['msg']}.") from error
+        except ValueError as error:
+            raise DataError(f"{where} is damaged: {error}. Audit again: ml-core audit.") from error
 
-    def save(self, folder: AuditDir) -> None:
+    def to_json(self) -> str:
+        """Return the content of audit.json."""
         # One line per finding: with thousands of row numbers an indented list is unreadable.
         raw = {**dataclasses.asdict(self), "findings": []}
         text = json.dumps(raw, indent=1, allow_nan=False)
         lines = ",\n  ".join(json.dumps(dataclasses.asdict(each)) for each in self.findings)
-        write_text(folder.record_path, text.replace('"findings": []', f'"findings": [\n  {lines}]'))
+        return text.replace('"findings": []', f'"findings": [\n  {lines}]')
+
+    def save(self, folder: AuditDir) -> None:
+        write_text(folder.record_path, self.to_json())
 
     def num(self, severity: Severity) -> int:
         """Return how many findings are of this severity."""
@@ -106,11 +118,7 @@ class AuditRecord:
 
     def is_of(self, sha256: Mapping[str, tuple[str, str]]) -> bool:
         """Whether this is an audit of these bytes: {split: (SHA-256 of x, of y)}."""
-        return all(
-            split in self.splits
-            and (self.splits[split]["x_sha256"], self.splits[split]["y_sha256"]) == digests
-            for split, digests in sha256.items()
-        )
+        return all(self.digests.get(split) == found for split, found in sha256.items())
 
 
 def worst_first(findings: Sequence[Finding]) -> list[Finding]:

@@ -35,7 +35,7 @@ def measure_split(
         try:
             for piece, raw in file.blocks(rows, _READ_BYTES):
                 waiting.append((piece, pool.submit(_measure, file, raw, measures)))
-                if len(waiting) > 2 * num_threads:
+                if len(waiting) > num_threads:
                     done, future = waiting.popleft()
                     yield done, future.result()
             while waiting:

@@ -21,9 +21,22 @@ from ml_core.data.layout import (
 from ml_core.data.patch_file import PatchFile
 from ml_core.data.value_range import ValueRangeError
 from ml_core.errors import DataError
-from ml_core.findings import Finding
+from ml_core.findings import Finding, Severity
 
 UNKNOWN_LABEL = -1
+SMALLEST_SIDE = 32  # pixels: the centre that a label is about
+
+# What cannot be used of a split, how bad that is, and what to do.
+_ACTIONS: dict[str, tuple[Severity, str]] = {
+    "unreadable": ("error", "Get the file again; nothing of this split was examined."),
+    "value-range": ("error", "Pack it as uint8; nothing of this split was examined."),
+    "patch-too-small": ("error", "Cut larger patches; nothing of this split was examined."),
+    "labels-unusable": ("error", "Get the label file again; the patches were examined without."),
+    "meta-unusable": (
+        "warning",
+        "Mend it: until then slides and places of this split are unknown.",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -43,26 +56,32 @@ def open_sources(data_path: str | Path) -> tuple[list[Source], list[Finding]]:
     A split without any file is left out. Raises DataError when the folder holds no split at all.
     """
     folder = Path(data_path)
-    if not folder.is_dir():
-        kind = "is a file; give the folder it is in" if folder.exists() else "does not exist"
-        raise DataError(f"{folder} {kind}. An audit needs a folder of PCam files.")
     sources: list[Source] = []
     findings: list[Finding] = []
-    names = [split for split in SPLITS if _has_files(split_paths(folder, split))]
-    if not names:
-        raise DataError(
-            f"{folder} holds no split: there is no {split_paths('', 'train').x} or its like "
-            "for valid and test. Other files are made into such: ml-core data pack."
-        )
-    for split in names:
+    for split in find_splits(folder):
         source, wrong = _open_source(split, split_paths(folder, split))
         findings += wrong
         sources += [source] if source is not None else []
     return _of_one_size(sources, findings)
 
 
-def _has_files(paths: SplitPaths) -> bool:
-    return paths.x.exists() or paths.y.exists()
+def find_splits(folder: Path) -> list[str]:
+    """Return the splits of which there is a file in the folder; raises DataError without any."""
+    try:
+        if not folder.is_dir():
+            kind = "is a file; give the folder it is in" if folder.exists() else "does not exist"
+            raise DataError(f"{folder} {kind}. An audit needs a folder of PCam files, or a config.")
+        names = {path.name for path in folder.iterdir()}
+        (folder / "x").exists()  # listing is allowed where opening is not
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}.") from error
+    found = [s for s in SPLITS if {split_paths("", s).x.name, split_paths("", s).y.name} & names]
+    if not found:
+        raise DataError(
+            f"{folder} holds no split: there is no {split_paths('', 'train').x} or its like "
+            "for valid and test. Other files are made into such: ml-core data pack."
+        )
+    return found
 
 
 def _open_source(split: str, paths: SplitPaths) -> tuple[Source | None, list[Finding]]:
@@ -70,21 +89,25 @@ def _open_source(split: str, paths: SplitPaths) -> tuple[Source | None, list[Fin
     try:
         file = PatchFile(paths.x)
     except ValueRangeError as error:
-        return None, [_error("value-range", split, error)]
+        return None, [_finding("value-range", split, str(error))]
     except DataError as error:
-        return None, [_error("unreadable", split, error)]
+        return None, [unreadable(split, error)]
+    height, width = file.shape[1:3]
+    if min(height, width) < SMALLEST_SIDE:
+        message = f"{paths.x}: patches of {height} x {width} pixels; at least 32 x 32 are needed."
+        return None, [_finding("patch-too-small", split, message)]
     try:
         labels = load_labels(paths.y)
         check_same_length(file, labels, paths.y)
     except DataError as error:
-        findings.append(_error("labels-unusable", split, error))
+        findings.append(_finding("labels-unusable", split, str(error)))
         labels = np.full(len(file), UNKNOWN_LABEL, np.int64)
     meta = None
     if paths.meta.exists():
         try:
             meta = load_meta(paths.meta, len(file))
         except DataError as error:
-            findings.append(_error("meta-unusable", split, error))
+            findings.append(_finding("meta-unusable", split, str(error)))
     return Source(split, paths, file, labels, meta), findings
 
 
@@ -114,8 +137,9 @@ def _of_one_size(
 
 def unreadable(split: str, error: DataError) -> Finding:
     """Return the finding that a split cannot be read, or not to its end."""
-    return _error("unreadable", split, error)
+    return _finding("unreadable", split, str(error))
 
 
-def _error(id_: str, split: str, error: DataError) -> Finding:
-    return Finding(id_, "error", f"{split}: {error}", "Nothing of it was examined.", split=split)
+def _finding(id_: str, split: str, message: str) -> Finding:
+    severity, action = _ACTIONS[id_]
+    return Finding(id_, severity, f"{split}: {message}", action, split=split)

@@ -32,22 +32,39 @@ def load_exclusions(path: str | Path) -> Mapping[str, Rows]:
 
     Raises DataError naming the line for anything but a split, a row number and a reason.
     """
-    path = Path(path)
-    found: dict[str, set[int]] = {split: set() for split in SPLITS}
+    return parse_exclusions(read_exclusions(Path(path)), str(path))
+
+
+def read_exclusions(path: Path) -> str:
+    """Return the text of a list; raises DataError when it cannot be read."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            lines = csv.reader(file)
-            header = tuple(next(lines, ()))
-            if header != COLUMNS:
-                raise DataError(
-                    f"{path} is not a list of exclusions: its first line must be "
-                    f"{','.join(COLUMNS)} and is {','.join(header)!r}."
-                )
-            for number, line in enumerate(lines, start=2):
-                split, index = _parse(line, f"{path}, line {number}")
-                found[split].add(index)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        return path.read_text(encoding="utf-8-sig")  # a spreadsheet may put a mark in front
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path} is missing: which patches to leave out is not known. Make it again: "
+            "ml-core audit."
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}.") from error
+
+
+def parse_exclusions(text: str, where: str) -> Mapping[str, Rows]:
+    """Return what `load_exclusions` does, of the text of the file called `where`."""
+    found: dict[str, set[int]] = {split: set() for split in SPLITS}
+    lines = csv.reader(io.StringIO(text))
+    try:
+        header = tuple(next(lines, ()))
+        if header != COLUMNS:
+            raise DataError(
+                f"{where} is not a list of exclusions: its first line must be "
+                f"{','.join(COLUMNS)} and is {','.join(header)!r}."
+            )
+        for number, line in enumerate(lines, start=2):
+            if line:
+                split, index = _parse(line, f"{where}, line {number}")
+                found[split].add(index)
+    except csv.Error as error:
+        raise DataError(f"{where} cannot be read: {error}.") from error
     return {split: np.array(sorted(rows), np.int64) for split, rows in found.items()}
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,6 +22,7 @@ import ml_core
 from ml_core.audit.examine import Examination, examine
 from ml_core.audit.files import AuditDir, AuditRecord, save_exclusions
 from ml_core.audit.page import render_audit
+from ml_core.audit.sources import find_splits
 from ml_core.config import Config, DataConfig
 from ml_core.data.layout import AUDIT_DIR
 from ml_core.durable import written_aside
@@ -50,7 +53,7 @@ def audit(
     data's own. Raises DataError when nothing can be read or the results cannot be written.
     """
     data_path, folder = _places(path, out, quick, overrides)
-    record = audit_data(data_path, folder, quick=quick, command=command)
+    record, _ = audit_data(data_path, folder, quick=quick, command=command)
     for finding in record.findings:
         if finding.severity != "info":
             logger.info("%s  %s", _MARKS[finding.severity], finding.message)
@@ -80,8 +83,8 @@ def audit_data(
     command: str,
     sha256: Mapping[str, tuple[str, str]] | None = None,
     in_passing: bool = False,
-) -> AuditRecord:
-    """Examine the data and write the audit's files; return the record.
+) -> tuple[AuditRecord, bool]:
+    """Examine the data and write the audit's files; return the record, and whether it is kept.
 
     `sha256`: see `examine`. `in_passing`, when training needs to know: the page is drawn only where
     there are errors to look at, and a folder that cannot be written is a warning, no DataError.
@@ -100,26 +103,29 @@ def audit_data(
         duration_s=round(time.monotonic() - started, 1),
         num_threads=num_threads,
         splits=found.splits,
+        digests=found.digests,
         findings=found.findings,
         not_checked=found.not_checked,
     )
     try:
-        return _write(folder, record, found, page=not in_passing or record.num("error") > 0)
-    except OSError as error:
+        page = not in_passing or record.num("error") > 0
+        return _write(folder, record, found, page=page), True
+    except (OSError, DataError) as error:
         message = (
-            f"the audit cannot be kept in {folder.path}: {error.strerror or error}. Name a folder "
-            "you may write to: ml-core audit --out DIR, or data.audit_dir in the config."
+            f"the audit cannot be kept in {folder.path}: {error}. Name a folder you may write to: "
+            "ml-core audit --out DIR, or data.audit_dir in the config."
         )
         if not in_passing:
             raise DataError(message) from error
         logger.warning("%s", message)
-        return record
+        return record, False
 
 
 def _write(folder: AuditDir, record: AuditRecord, found: Examination, *, page: bool) -> AuditRecord:
     """Write audit.json last: where it is there, the rest is, and of the same audit."""
     folder.record_path.unlink(missing_ok=True)
     folder.page_path.unlink(missing_ok=True)
+    shutil.rmtree(folder.figures_dir, ignore_errors=True)
     record = dataclasses.replace(record, exclusions_sha256=save_exclusions(folder, found.findings))
     with written_aside(folder.patches_path) as aside:
         found.patches.to_parquet(aside, index=False)
@@ -139,22 +145,28 @@ def _places(
     path: Path, out: Path | None, quick: bool, overrides: Iterable[str]
 ) -> tuple[Path, AuditDir]:
     """Return the data's folder and the audit's."""
-    if path.is_dir():
+    if path.suffix in (".yaml", ".yml") and not path.is_dir():
+        data = Config.load(path, overrides).data
+    else:
         if list(overrides):
             raise DataError("--set changes a config; here a folder of data is given.")
         data = DataConfig(data_path=path)
-    else:
-        data = Config.load(path, overrides).data
-    return data.data_path, AuditDir(out) if out else audit_dir_of(data, quick=quick)
+    find_splits(data.data_path)  # before a folder is made in a wrong place
+    folder = AuditDir(out) if out else audit_dir_of(data, quick=quick)
+    if quick and folder.record_path.is_file() and AuditRecord.load(folder).mode == "full":
+        raise DataError(
+            f"{folder.path} holds a full audit, which a quick one would replace. Name another "
+            "folder: --out DIR."
+        )
+    return data.data_path, folder
 
 
 def _check_writable(folder: AuditDir) -> None:
     """Refuse before minutes of work, not after them."""
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
-        with written_aside(folder.path / "probe") as aside:
-            aside.write_bytes(b"")
-        (folder.path / "probe").unlink()
+        with tempfile.TemporaryFile(dir=folder.path):
+            pass
     except OSError as error:
         raise DataError(
             f"cannot write in {folder.path}: {error.strerror or error}. "

@@ -5,10 +5,10 @@ Reads the audit of the data's exact bytes; where there is none, makes a quick on
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ import numpy as np
 
 from ml_core.audit.files import AuditDir, AuditRecord
 from ml_core.config import Config
-from ml_core.data.checks import hash_file, hash_splits
-from ml_core.data.exclusions import load_exclusions
+from ml_core.data.checks import hash_splits
+from ml_core.data.exclusions import parse_exclusions, read_exclusions
 from ml_core.data.layout import split_paths
 from ml_core.data.patch_file import PatchFile, Rows
 from ml_core.data.survey import survey_patches
@@ -25,6 +25,7 @@ from ml_core.errors import DataError
 from ml_core.findings import Finding
 from ml_core.log import shown
 from ml_core.pipeline.audit import audit_data, audit_dir_of
+from ml_core.runs import RunDir, write_text
 
 logger = logging.getLogger("ml_core.data")
 
@@ -37,8 +38,15 @@ class Gate:
 
     hashes: Mapping[str, tuple[str, str]]  # SHA-256 of each split's patches and labels
     record: Mapping[str, Any]
-    exclude: Mapping[str, Rows] = dataclasses.field(default_factory=dict)
-    exclusions_path: Path | None = None
+    audit: str  # audit.json, as it was read
+    exclude: Mapping[str, Rows] = field(default_factory=dict)
+    exclusions: str | None = None  # exclusions.csv, as it was read
+
+    def save(self, run: RunDir) -> None:
+        """Give the run its own copy of the audit and of the list, whatever becomes of them."""
+        write_text(run.audit_path, self.audit)
+        if self.exclusions is not None:
+            write_text(run.exclusions_path, self.exclusions)
 
 
 def pass_gate(config: Config, splits: Sequence[str]) -> Gate:
@@ -48,7 +56,17 @@ def pass_gate(config: Config, splits: Sequence[str]) -> Gate:
     """
     hashes = hash_splits(config.data.data_path, splits)
     policy = config.data.on_findings
-    folder, audit = _find_audit(config, hashes)
+    folder, text = _find_audit(config, hashes)
+    audit = AuditRecord.parse(text, "the audit")
+    record: dict[str, Any] = {
+        "path": str(folder.path) if folder else None,
+        "sha256": _sha256(text),
+        "mode": audit.mode,
+        "verdict": audit.verdict,
+        "policy": policy,
+        "not_checked": [each["check"] for each in audit.not_checked],
+    }
+    _say(folder, audit)
     errors = [
         finding
         for finding in audit.findings
@@ -56,22 +74,22 @@ def pass_gate(config: Config, splits: Sequence[str]) -> Gate:
         and finding.split in ("", *splits)
         and not (config.data.filter_data and _is_filtered_out(finding, config.data.data_path))
     ]
-    record: dict[str, Any] = {
-        "path": str(folder.path),
-        "sha256": hash_file(folder.record_path) if folder.record_path.is_file() else None,
-        "mode": audit.mode,
-        "verdict": audit.verdict,
-        "policy": policy,
-    }
-    logger.info("audit  %s, %s; kept in %s", audit.mode, audit.verdict, shown(folder.path))
-    if policy == "exclude":
-        return _exclude(hashes, record, folder, audit, errors)
     if errors and policy == "refuse":
         raise DataError(_refusal(config, folder, audit, errors))
+    if policy == "exclude":
+        exclusions = _read_list(config, folder, audit, errors)
+        exclude = parse_exclusions(exclusions, str(folder and folder.exclusions_path))
+        record["exclusions_sha256"] = _sha256(exclusions)
+        record["exclusions_edited"] = record["exclusions_sha256"] != audit.exclusions_sha256
+        errors = [each for each in errors if not set(each.indices) <= set(exclude[each.split])]
+        if record["exclusions_edited"]:
+            logger.warning("exclusions.csv was edited since the audit; it is used as it is")
+    else:
+        exclude, exclusions = {}, None
     if errors:
-        logger.warning("trained in spite of %d errors the audit found", len(errors))
         record["ignored"] = [finding.message for finding in errors]
-    return Gate(hashes, record)
+        logger.warning("trained in spite of what the audit found:\n%s", _listed(errors))
+    return Gate(hashes, record, text, exclude, exclusions)
 
 
 def _is_filtered_out(finding: Finding, data_path: Path) -> bool:
@@ -84,18 +102,24 @@ def _is_filtered_out(finding: Finding, data_path: Path) -> bool:
 
 def _find_audit(
     config: Config, hashes: Mapping[str, tuple[str, str]]
-) -> tuple[AuditDir, AuditRecord]:
-    """Return the full audit of these bytes, or a quick one; made now if there is neither."""
-    folders = [audit_dir_of(config.data, quick=quick) for quick in (False, True)]
-    for folder in folders:
-        if folder.record_path.is_file():
-            record = AuditRecord.load(folder)
-            if record.is_of(hashes):
-                return folder, record
-            logger.info("the audit in %s is of other bytes", shown(folder.path))
-    folder = folders[-1]
+) -> tuple[AuditDir | None, str]:
+    """Return the full audit of these bytes, or a quick one, made now if there is neither.
+
+    As its folder and its JSON; the folder is None where one was made and cannot be kept.
+    """
+    for quick in (False, True):
+        folder = audit_dir_of(config.data, quick=quick)
+        try:
+            if folder.record_path.is_file():
+                text = folder.record_path.read_text(encoding="utf-8")
+                if AuditRecord.parse(text, str(folder.record_path)).is_of(hashes):
+                    return folder, text
+                logger.info("%s is not of these bytes", shown(folder.record_path))
+        except (DataError, OSError, UnicodeDecodeError) as error:
+            logger.warning("%s It is not used.", error)
     logger.info("no audit of these bytes is stored; a quick one is made first")
-    return folder, audit_data(
+    folder = audit_dir_of(config.data, quick=True)
+    record, is_kept = audit_data(
         config.data.data_path,
         folder,
         quick=True,
@@ -103,19 +127,24 @@ def _find_audit(
         sha256=hashes,
         in_passing=True,
     )
+    return folder if is_kept else None, record.to_json()
 
 
-def _exclude(
-    hashes: Mapping[str, tuple[str, str]],
-    record: Mapping[str, Any],
-    folder: AuditDir,
-    audit: AuditRecord,
-    errors: Sequence[Finding],
-) -> Gate:
-    if audit.mode != "full":
+def _say(folder: AuditDir | None, audit: AuditRecord) -> None:
+    kept = f"; kept in {shown(folder.path)}" if folder else ""
+    logger.info("audit  %s, %s%s", audit.mode, audit.verdict, kept)
+    if audit.mode == "quick":
+        missing = ", ".join(each["check"] for each in audit.not_checked)
+        logger.info("not looked at by a quick audit: %s", missing)
+
+
+def _read_list(
+    config: Config, folder: AuditDir | None, audit: AuditRecord, errors: Sequence[Finding]
+) -> str:
+    if audit.mode != "full" or folder is None:
         raise DataError(
             "data.on_findings: exclude needs to know every patch to leave out, and a quick audit "
-            f"looks at a sample. First: ml-core audit {shown(Path(audit.data_path))}"
+            f"looks at a sample. First: {_full_audit(config)}"
         )
     rest = [finding for finding in errors if not finding.exclude]
     if rest:
@@ -124,38 +153,38 @@ def _exclude(
             f"{_listed(rest)}\nSee {shown(folder.page_path)}. Mend it, or train in spite of it: "
             "data.on_findings: ignore."
         )
-    exclude = load_exclusions(folder.exclusions_path)
-    digest = hash_file(folder.exclusions_path)
-    if digest != audit.exclusions_sha256:
-        logger.warning(
-            "%s was edited since the audit; it is used as it is", shown(folder.exclusions_path)
-        )
-    return Gate(
-        hashes,
-        {**record, "exclusions_sha256": digest},
-        exclude,
-        folder.exclusions_path,
-    )
+    return read_exclusions(folder.exclusions_path)
 
 
 def _refusal(
-    config: Config, folder: AuditDir, audit: AuditRecord, errors: Sequence[Finding]
+    config: Config, folder: AuditDir | None, audit: AuditRecord, errors: Sequence[Finding]
 ) -> str:
-    data_path = shown(config.data.data_path)
-    seen = f"Look at {shown(folder.page_path)}. " if folder.page_path.is_file() else ""
-    if audit.mode == "quick":
+    page = folder.page_path if folder else None
+    seen = f"Look at {shown(page)}. " if page and page.is_file() else ""
+    can_be_left_out = all(finding.exclude for finding in errors)
+    in_spite = "train in spite of it (--set data.on_findings=ignore; the report says so)."
+    if not can_be_left_out:
+        todo = f"Mend the data, or {in_spite}"
+    elif audit.mode == "quick":
         todo = (
-            f"A quick audit looks at a sample; see all of it with: ml-core audit "
-            f"{data_path}. Then train without the patches it lists (data.on_findings: exclude) or "
-            "in spite of all (ignore)."
+            f"A quick audit looks at a sample; list every such patch with: {_full_audit(config)}. "
+            f"Then train without them (--set data.on_findings=exclude), or {in_spite}"
         )
     else:
         todo = (
             "Mend the data, or train without the patches listed in exclusions.csv "
-            "(--set data.on_findings=exclude), or in spite of all (ignore; the report says so)."
+            f"(--set data.on_findings=exclude), or {in_spite}"
         )
     number = f"{len(errors)} error{'' if len(errors) == 1 else 's'}"
-    return f"nothing is trained: the audit found {number}.\n{_listed(errors)}\n{seen}{todo}"
+    return (
+        f"{shown(config.data.data_path)}: nothing is trained, the audit found {number}.\n"
+        f"{_listed(errors)}\n{seen}{todo}"
+    )
+
+
+def _full_audit(config: Config) -> str:
+    out = f" --out {shown(config.data.audit_dir)}" if config.data.audit_dir else ""
+    return f"ml-core audit {shown(config.data.data_path)}{out}"
 
 
 def _listed(findings: Sequence[Finding]) -> str:
@@ -163,3 +192,7 @@ def _listed(findings: Sequence[Finding]) -> str:
     if len(findings) > _MOST_SHOWN:
         lines.append(f"  and {len(findings) - _MOST_SHOWN} more")
     return "\n".join(lines)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

@@ -49,7 +49,7 @@ def evaluate(path: Path, split: str = "valid", overrides: Iterable[str] = ()) ->
     run = RunDir.open(path)
     record, config = RunRecord.load(run), load_run_config(run, overrides)
     trained = load_trained(run, config)
-    exclude = run_exclusions(run)
+    exclude = run_exclusions(run, record)
     refuse_other_data(record, check_data(config, (split,), exclude))
     loader = inference_loader(config, open_split(config, split, exclude), trained.device)
     predictions = predict(

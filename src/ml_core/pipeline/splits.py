@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from ml_core.config import Config
-from ml_core.data.checks import SplitRecord, check_splits
+from ml_core.data.checks import SplitRecord, check_splits, hash_file
 from ml_core.data.exclusions import load_exclusions
 from ml_core.data.layout import split_paths
 from ml_core.data.loader import PatchLoader, build_loader
@@ -24,9 +24,21 @@ logger = logging.getLogger("ml_core.data")
 INFERENCE_BATCH_SIZE = 256
 
 
-def run_exclusions(run: RunDir) -> Mapping[str, Rows]:
-    """Return which rows of each split a run leaves out: those of its own list, if it has one."""
-    return load_exclusions(run.exclusions_path) if run.exclusions_path.is_file() else {}
+def run_exclusions(run: RunDir, record: RunRecord) -> Mapping[str, Rows]:
+    """Return which rows of each split a run leaves out: those of its own list, if it has one.
+
+    Raises RunError when the list is not the one that the run began with.
+    """
+    expected = record.audit.get("exclusions_sha256")
+    path = run.exclusions_path
+    found = hash_file(path) if path.is_file() else None
+    if found != expected:
+        state = "is missing" if found is None else "has changed"
+        raise RunError(
+            f"{path} {state} since the run was trained, so other patches would be used. Put it "
+            "back as it was, or start a new run."
+        )
+    return load_exclusions(path) if expected else {}
 
 
 def check_data(

@@ -1,7 +1,7 @@
 """Train each seed of a config, or go on with a run.
 
 Reads the train and valid split; writes one run directory per seed: config, record, logs and
-checkpoints (see `ml_core.runs`). The test split is not opened.
+checkpoints (see `ml_core.runs`). The test split is not opened, but by the audit of the data.
 
     ml-core train experiments/configs/pcam_cnn.yaml
     ml-core train --resume runs/pcam_cnn/20260102-030405-seed42
@@ -99,8 +99,7 @@ def train_seed(
     write_text(run.config_path, one_seed.dump_yaml())
     if diff:
         write_text(run.diff_path, diff)
-    if gate.exclusions_path is not None:
-        write_text(run.exclusions_path, gate.exclusions_path.read_text(encoding="utf-8"))
+    gate.save(run)
     return _train_in(run, record, one_seed, checkpoint=None)
 
 
@@ -118,7 +117,7 @@ def resume(path: Path, overrides: Iterable[str] = (), *, command: str) -> dict[s
         )
     config = load_run_config(run, overrides)
     checkpoint = load_last(run.checkpoints_dir)
-    checks = check_data(config, SPLITS, run_exclusions(run))
+    checks = check_data(config, SPLITS, run_exclusions(run, record))
     refuse_other_data(record, checks)
     num_threads = checkpoint.state["num_threads"]
     if num_threads != torch.get_num_threads():
@@ -182,7 +181,7 @@ def _fit(
     """Wire data, model, optimizer and schedule together and train."""
     training = config.training
     device = choose_device(training.device)
-    exclude = run_exclusions(run)
+    exclude = run_exclusions(run, record)
     train_set, valid_set = (open_split(config, split, exclude) for split in SPLITS)
     seed_everything(config.seed)
     model = build_from_spec(checkpoint.model_spec) if checkpoint else _new_model(config, train_set)

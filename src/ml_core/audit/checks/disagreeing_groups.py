@@ -26,6 +26,7 @@ _RING = 5  # a ball of m patches is compared with the patches from there to the 
 _FOREIGN = 0.25  # of the ring at most this share may have the ball's label
 _CELL_SIZE = 4096  # patches among which neighbours are sought: bounds the pairs to 4096 per patch
 _CHUNK = 512  # rows of distances at once: 8 MB
+_LEAST_PATCHES = 1000  # of a split: among fewer, clean real patches can look like a group
 _NUM_EXAMPLES = 12
 _NUM_SHOWN = 6  # patches of a group
 
@@ -46,17 +47,20 @@ def check_disagreeing_groups(patches: pd.DataFrame, features: Floats32) -> list[
 
     Sees: 30 to 100 patches that look alike and were flipped together where at least 85 % of what is
     around them is of their class (of such balls among 5,000 real patches nine in ten are found).
-    Cannot see: fewer than about 10; a group where the classes mix anyway, for there is nothing to
-    disagree with (at 70 to 85 % a quarter is found, below none); a look flipped as a whole, a slide
-    for example, which has no unflipped patches around it; scattered flips (`check_label_errors`
-    sees those); and it may miss the part of a group that a cell cuts off. A real look that is rare
-    and distinct can be found too: hence a warning, and no exclusion.
+    Cannot see: anything in a split of fewer than 1,000 patches; fewer than about 10; a group where
+    the classes mix anyway, for there is nothing to disagree with (at 70 to 85 % a quarter is found,
+    below none); a look flipped as a whole, a slide for example, which has no unflipped patches
+    around it; scattered flips (`check_label_errors` sees those); and it may miss the part of a
+    group that a cell cuts off. A real look that is rare and distinct can be found too: hence a
+    warning, and no exclusion.
     """
     findings = []
     known = patches[(patches["label"] >= 0) & ~patches.duplicated(["split", "content_hash"])]
     for split in patches["split"].unique():
         own = known["split"] == split
         rows = np.flatnonzero(patches.index.isin(known.index[own]))
+        if len(rows) < _LEAST_PATCHES:
+            continue
         labels = patches["label"].to_numpy()[rows].astype(np.int64)
         inputs = _standardise(features[rows])
         groups = find_groups(inputs, labels, scan_balls(inputs, labels))

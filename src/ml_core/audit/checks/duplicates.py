@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ml_core.audit.checks.near_duplicates import NearDuplicates, find_near_duplicates
+from ml_core.audit.measures.pixel_stats import is_constant
 from ml_core.findings import Finding
 from ml_core.page.text import percent
 
@@ -80,7 +81,7 @@ def check_exact_duplicates(patches: pd.DataFrame) -> list[Finding]:
     table that holds a sample of the rows it sees only copies that are all in the sample.
     """
     totals = _count_by_split(patches)
-    rows = patches[~_is_constant(patches) & (patches["share_nan"] == 0)]
+    rows = patches[~is_constant(patches) & (patches["share_nan"] == 0)]
     copies = rows[["split", "index", "label"]].assign(same=rows["content_hash"])
     copies = copies[copies.duplicated("same", keep=False)]
     return [
@@ -267,11 +268,6 @@ def _group(found: NearDuplicates, num_patches: int) -> npt.NDArray[np.int32]:
     graph = coo_array(edges, shape=(num_patches, num_patches))
     groups: npt.NDArray[np.int32] = connected_components(graph, directed=False)[1]
     return groups
-
-
-def _is_constant(patches: pd.DataFrame) -> pd.Series:
-    constant = [patches[f"min_{channel}"] == patches[f"max_{channel}"] for channel in "rgb"]
-    return constant[0] & constant[1] & constant[2]
 
 
 def _disputed(copies: pd.DataFrame, by: str) -> pd.Series:

@@ -23,10 +23,10 @@ def official_split(md5: str | None) -> str | None:
 def check_identity(md5: Mapping[str, str | None], patches: pd.DataFrame) -> list[Finding]:
     """Return whether splits are the official PCam ones, each under its own name, and apart.
 
-    `md5` gives the MD5 of each split's patch file, or None where it was not computed: files with
-    another number of patches than PCam's cannot be official. It cannot recognise official patches
-    that were packed anew or in part: nobody publishes hashes of single patches. To notice a change
-    of any other data set, keep its manifest: ml-core data manifest.
+    `md5` gives the MD5 of each split's patch file, None for one with another number of patches than
+    PCam's, which cannot be official; a split that is not in it was not looked at. It cannot
+    recognise official patches that were packed anew or in part: nobody publishes hashes of single
+    patches. To notice a change of any other data set, keep its manifest: ml-core data manifest.
     """
     found = {split: official_split(value) for split, value in md5.items()}
     return [

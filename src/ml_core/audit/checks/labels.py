@@ -132,7 +132,8 @@ def _unknown(split: str, rows: pd.DataFrame, num_unknown: int) -> Finding:
         split=split,
         count=num_unknown,
         share=num_unknown / len(rows),
-        indices=tuple(sorted(int(each) for each in indices)),
+        # where no label is known, to name every row would flag them all and say nothing
+        indices=tuple(sorted(int(each) for each in indices)) if num_unknown < len(rows) else (),
     )
 
 

@@ -142,9 +142,10 @@ def _check_levels(split: str, here: pd.DataFrame) -> list[Finding]:
 
 def _check_channel_order(split: str, here: pd.DataFrame, read: Read) -> list[Finding]:
     votes = np.zeros(0, np.bool_)
-    if len(here):
-        step = -(-len(here) // _NUM_SAMPLED)
-        votes = _light_is_redder(read(here.index.to_numpy()[::step]))
+    coloured = here.index.to_numpy()[~is_constant(here)]
+    if len(coloured):
+        step = -(-len(coloured) // _NUM_SAMPLED)
+        votes = _light_is_redder(read(coloured[::step]))
     if len(votes) < _FEWEST_VOTES or votes.mean() >= _PLAUSIBLE_SHARE:
         return []
     return [
@@ -174,7 +175,9 @@ def _light_is_redder(levels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
             tissue = luma < TISSUE_LUMA
             if tissue.mean() >= _LEAST_TISSUE:
                 light = luma[tissue] - luma[tissue].mean()
-                votes.append(float(np.dot(light, red[tissue])) > 0)
+                tendency = float(np.dot(light, red[tissue]))
+                if tendency != 0:  # grey patches have no say
+                    votes.append(tendency > 0)
     return np.array(votes, np.bool_)
 
 

@@ -89,7 +89,7 @@ def _examined(records: Sequence[Record]) -> PropertyRow:
 
 
 def _tumour(record: Record) -> str:
-    labelled = (record.get("num_examined") or 0) - (record.get("num_unlabelled") or 0)
+    labelled = (record.get("num_rows") or 0) - (record.get("num_unlabelled") or 0)  # of the file
     if labelled <= 0:
         return UNDEFINED
     positive = record.get("num_positive") or 0
@@ -111,7 +111,8 @@ def _identity(splits: Mapping[str, Record]) -> PropertyRow:
     for name, record in splits.items():
         official = record.get("official")
         if official is None:
-            cells.append(Cell("not an official file"))
+            is_known = record.get("is_official_known", True)
+            cells.append(Cell("not an official file" if is_known else "not looked at"))
         else:
             cells.append(Cell(f"official PCam {official}", official != name))
     swapped = any(cell.is_odd for cell in cells)

@@ -61,7 +61,7 @@ def build_verdict(audit: Mapping[str, Any], cards: Sequence[Card]) -> Verdict:
         num_flagged=total["flagged"],
         num_excluded=total["excluded"],
         num_positive=total["positive"],
-        num_labelled=total["examined"] - total["unlabelled"],
+        num_labelled=total["rows"] - total["unlabelled"],  # labels are read of the whole file
         num_bytes=total["bytes"],
     )
 

@@ -150,9 +150,12 @@ def _status_findings(record: RunRecord) -> list[Finding]:
         errors = "1 error" if len(ignored) == 1 else f"{len(ignored)} errors"
         message = (
             f"Trained in spite of {errors} that the audit of the data found "
-            f"(data.on_findings: ignore): {' '.join(ignored)}"
+            f"(data.on_findings: {record.audit['policy']}): {' '.join(ignored)}"
         )
         findings.append(Finding("audit-ignored", "error", message))
+    if record.audit.get("exclusions_edited"):
+        message = "The list of patches to leave out was edited by hand after the audit."
+        findings.append(Finding("exclusions-edited", "warning", message))
     if record.code.get("dirty"):
         message = (
             f"The code that ran is in no commit: it is {record.code.get('commit', 'unknown')} with "
