@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -15,11 +16,15 @@ import pytest
 from tiny_pcam import write_config, write_split
 
 from ml_core import cli
-from ml_core.audit.files import AuditDir, AuditRecord
+from ml_core.audit import examine, run_checks
+from ml_core.audit.files import AuditDir, AuditRecord, exclusions_of
+from ml_core.audit.reader import PatchReader
 from ml_core.data.exclusions import load_exclusions
 from ml_core.data.layout import split_paths
+from ml_core.data.patch_file import PatchFile, evenly_spaced
 from ml_core.data.synthetic import write_synthetic
 from ml_core.errors import DataError
+from ml_core.findings import SEVERITIES, Finding
 from ml_core.pipeline.audit import audit
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "pcam"
@@ -392,3 +397,162 @@ def test_an_audit_of_another_version_or_a_damaged_one_is_refused_in_words(folder
     place.record_path.unlink()
     with pytest.raises(DataError, match=r"cannot be read: .*No such file"):
         AuditRecord.load(place)
+
+
+@pytest.mark.usefixtures("without_page")
+def test_every_check_is_given_the_measurements_of_its_own_patches(folder, monkeypatch):
+    with h5py.File(split_paths(folder, "train").x, "r+") as file:
+        for row in (0, 1, 50):
+            file["x"][row] = 0
+        levels = file["x"][...]
+    sound = np.setdiff1d(np.arange(240), [0, 1, 50])
+    real_checks, given = examine.run_checks, {}
+
+    def numbered(patches, *, aside, **rest):
+        """Give each patch its position in the table as descriptors and as features."""
+        position = np.arange(len(patches), dtype=np.float32)
+        return real_checks(
+            patches, aside={name: np.stack([position] * 2, axis=1) for name in aside}, **rest
+        )
+
+    def near(patches, descriptors, read):
+        given["near"] = descriptors[:, 0]
+        np.testing.assert_array_equal(read(np.arange(120)), levels)
+        return []
+
+    def rank(patches, features):
+        given["rank"] = features[:, 0]
+        return SimpleNamespace(prob_given=features[:, 0])
+
+    monkeypatch.setattr(examine, "run_checks", numbered)
+    monkeypatch.setattr(run_checks, "check_near_duplicates", near)
+    monkeypatch.setattr(run_checks, "rank_patches", rank)
+    monkeypatch.setattr(run_checks, "check_label_errors", lambda *_: [])
+    monkeypatch.setattr(
+        run_checks,
+        "check_disagreeing_groups",
+        lambda patches, features: given.update(groups=features[:, 0]) or [],
+    )
+    audit(folder)
+    np.testing.assert_array_equal(given["near"], np.arange(240))  # it leaves out by itself
+    for name in ("rank", "groups"):
+        np.testing.assert_array_equal(given[name], sound, err_msg=name)
+    belief = pd.read_parquet(folder / "audit" / "patches.parquet")["label_belief"].to_numpy()
+    assert np.flatnonzero(np.isnan(belief)).tolist() == [0, 1, 50]
+    np.testing.assert_array_equal(belief[sound], sound)
+
+
+@pytest.mark.usefixtures("without_page")
+def test_flags_and_counts_are_those_of_the_patches_own_split(folder):
+    with h5py.File(split_paths(folder, "valid").x, "r+") as file:
+        file["x"][5] = 0
+    splits = record_of(audit(folder)).splits
+    table = pd.read_parquet(folder / "audit" / "patches.parquet").set_index(["split", "index"])
+    assert "black" in table["flags"][("valid", 5)].split()
+    assert "black" not in " ".join(table["flags"].drop(("valid", 5))).split()
+    assert {split: each["num_excluded"] for split, each in splits.items()} == {
+        "train": 0, "valid": 1, "test": 0,
+    }  # fmt: skip
+    for split, each in splits.items():
+        assert each["num_flagged"] == (table["flags"][split] != "").sum()
+
+
+@pytest.mark.usefixtures("without_page")
+def test_a_quick_audit_knows_the_label_and_slide_of_each_patch_of_its_sample(folder, monkeypatch):
+    monkeypatch.setattr("ml_core.audit.examine.QUICK_PATCHES", 25)
+    labels = {split: np.random.default_rng(0).integers(0, 2, 60) for split in ("valid", "test")}
+    for split in labels:
+        with h5py.File(split_paths(folder, split).y, "w") as file:
+            file["y"] = labels[split]
+        meta = pd.read_csv(split_paths(folder, split).meta)
+        meta.assign(wsi=[f"{split} {i}" for i in range(60)]).drop(
+            columns=["tumor_patch", "center_tumor_patch"], errors="ignore"
+        ).to_csv(split_paths(folder, split).meta, index=False)
+    result = audit(folder, quick=True)
+    table = pd.read_parquet(Path(result["audit"]) / "patches.parquet")
+    for split in labels:
+        here = table[table["split"] == split]
+        assert here["index"].max() >= 57
+        np.testing.assert_array_equal(here["label"], labels[split][here["index"]])
+        assert here["slide"].tolist() == [f"{split} {i}" for i in here["index"]]
+    splits = record_of(result).splits
+    assert splits["valid"]["x_sha256"] is None  # hashing takes longer than a quick audit
+    assert splits["valid"]["num_positive"] == labels["valid"].sum()  # of all, not of the sample
+
+
+@pytest.mark.usefixtures("without_page")
+def test_what_was_not_checked_is_said_of_the_splits_it_is_true_of(folder):
+    for path in (split_paths(folder, "test").x, split_paths(folder, "test").y):
+        path.unlink()
+    split_paths(folder, "valid").meta.unlink()
+    assert record_of(audit(folder)).not_checked == [
+        {"check": "test", "why": "there is no file of it that can be read"},
+        {"check": "slides", "why": "no meta csv names the slides of valid"},
+    ]
+
+
+def test_an_audit_whose_page_cannot_be_made_leaves_none_that_looks_whole(folder, monkeypatch):
+    place = AuditDir(Path(audit(folder, quick=True)["audit"]))
+    assert place.record_path.exists() and place.page_path.exists()
+
+    def fail(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("ml_core.pipeline.audit.render_audit", fail)
+    with pytest.raises(ZeroDivisionError):
+        audit(folder, quick=True)
+    assert not place.record_path.exists() and not place.page_path.exists()
+
+
+def test_a_patch_with_several_faults_is_listed_once_with_each_of_them():
+    def finding(id_, split, *rows, exclude=True):
+        return Finding(id_, "error", "", split=split, indices=rows, exclude=exclude)
+
+    findings = [
+        finding("exact-duplicates", "valid", 9, 4),
+        finding("black", "train", 7),
+        finding("out-of-focus", "train", 3, exclude=False),
+        finding("exact-duplicates", "train", 2, 7),
+        finding("exact-duplicates", "train", 2),
+    ]
+    assert list(exclusions_of(findings)) == [
+        ("train", 2, "exact-duplicates"),
+        ("train", 7, "black exact-duplicates"),
+        ("valid", 4, "exact-duplicates"),
+        ("valid", 9, "exact-duplicates"),
+    ]
+
+
+def test_a_long_list_of_patches_is_read_again_piece_by_piece(tmp_path):
+    patches = np.random.default_rng(0).integers(0, 256, (600, 8, 8, 3), dtype=np.uint8)
+    write_split(tmp_path, "valid", patches, np.zeros(600, int))
+    files = {"valid": PatchFile(split_paths(tmp_path, "valid").x)}
+    table = pd.DataFrame({"split": "valid", "index": np.arange(598, -1, -2)})
+    read = PatchReader(files, table)
+    np.testing.assert_array_equal(read(np.arange(299, -1, -1)), patches[::2])
+    np.testing.assert_array_equal(read.at("valid", np.arange(600)), patches)
+
+
+@pytest.mark.usefixtures("without_page")
+def test_the_worst_findings_come_first(folder):
+    with h5py.File(split_paths(folder, "test").x, "r+") as file:
+        file["x"][5] = 0
+    found = [finding.severity for finding in record_of(audit(folder, quick=True)).findings]
+    assert len(set(found)) > 1 and found == sorted(found, key=SEVERITIES.index)
+
+
+@pytest.mark.usefixtures("without_page")
+def test_patches_of_another_width_are_an_error(folder):
+    write_split(folder, "test", np.zeros((4, 96, 64, 3), np.uint8), np.array([0, 1, 0, 1]))
+    split_paths(folder, "test").meta.unlink()
+    assert "patch-size-differs" in ids(audit(folder, quick=True), "error")
+
+
+@pytest.mark.usefixtures("without_page")
+def test_a_quick_audit_counts_the_labels_of_all_patches(folder, monkeypatch):
+    monkeypatch.setattr("ml_core.audit.examine.QUICK_PATCHES", 25)
+    labels = np.ones(60, int)
+    labels[np.setdiff1d(np.arange(60), evenly_spaced(60, 25))[7]] = 0
+    with h5py.File(split_paths(folder, "valid").y, "w") as file:
+        file["y"] = labels
+    assert "class-missing" not in ids(audit(folder, quick=True))

@@ -119,3 +119,18 @@ def test_real_patches_the_padded_border_of_a_slide_is_half_empty(real_table):
     train = real_table["index"][half_empty & (real_table["split"] == "train").to_numpy()]
     assert {8558, 19938, 7804} <= set(train)  # looked at: white and black padding
     assert len(train) < 20
+
+
+def test_each_kind_is_as_bad_as_its_share_of_its_own_split():
+    levels = tissue(8)
+    levels[1] = (200, 150, 180)
+    levels[2, 40:] = 255
+    share = np.zeros(8, np.float32)
+    share[3] = 0.01
+    train = measure_table(levels, share_out_of_range=share)
+    table = pd.concat([train, measure_table(tissue(8), split="valid")], ignore_index=True)
+    assert {f.id: (f.severity, f.exclude, f.share) for f in check_broken(table)} == {
+        "out-of-range": ("error", True, 1 / 8),
+        "constant": ("error", True, 1 / 8),
+        "half-empty": ("warning", False, 1 / 8),
+    }

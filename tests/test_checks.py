@@ -9,7 +9,7 @@ import pytest
 from tiny_pcam import write_split
 
 from ml_core.data import PCAMDataset
-from ml_core.data.checks import channel_stats, check_splits
+from ml_core.data.checks import channel_stats, check_splits, hash_splits
 from ml_core.data.layout import split_paths
 from ml_core.data.patch_file import evenly_spaced
 from ml_core.errors import DataError
@@ -192,3 +192,18 @@ def test_every_kind_of_known_damage_of_the_course_files_is_found(tmp_path, patch
     with pytest.raises(DataError, match=r"1 hold NaN or Inf, first at 2; 1 hold values outside"):
         check_splits(tmp_path)
     assert check_splits(tmp_path, filter_data=True)[0].num_patches == NUM - 4
+
+
+def test_more_labels_than_patches_are_refused(folder, patches):
+    write_split(folder, "train", patches[:-1], LABELS)
+    with pytest.raises(DataError, match=r"29 patches but .* 30 labels"):
+        check_splits(folder)
+
+
+def test_digests_that_are_known_are_taken_and_no_file_is_hashed_again(folder, monkeypatch):
+    known = hash_splits(folder, ("train", "valid"))
+    monkeypatch.setattr("ml_core.data.checks.hash_file", lambda *_: 1 / 0)
+    train, _ = check_splits(folder, hashes=known)
+    paths = split_paths(folder, "train")
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (paths.x, paths.y)]
+    assert [train.x_sha256, train.y_sha256] == digests

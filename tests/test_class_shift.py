@@ -119,3 +119,39 @@ def test_a_shift_of_all_real_tumour_patches_is_found_beside_other_splits_and_alo
     assert [finding.split for finding in check_class_shift(table)] == ["train"]
     alone = table[table["split"] == "train"]
     assert [finding.split for finding in check_class_shift(alone)] == ["train"]
+
+
+def named(*tables):
+    splits = ("train", "valid", "test")
+    parts = [table.assign(split=split) for split, table in zip(splits, tables, strict=False)]
+    return [finding.split for finding in check_class_shift(pd.concat(parts, ignore_index=True))]
+
+
+def test_a_contrast_between_those_of_the_other_splits_is_not_accused():
+    tables = (made_table(seed=i, mean_r=shift) for i, shift in enumerate((1.2, 0, 4)))
+    assert named(*tables) == ["valid", "test"]
+
+
+@pytest.mark.parametrize(("num", "is_named"), [(120, False), (2_000, True)])
+def test_a_contrast_to_another_split_counts_only_where_chance_cannot_make_it(num, is_named):
+    tables = (made_table(num, seed=14, mean_r=1.0), made_table(num, seed=15))
+    assert named(*tables) == ["train"] * is_named
+
+
+@pytest.mark.parametrize(("num", "is_named"), [(150, False), (4_000, True)])
+def test_a_contrast_alone_counts_only_where_chance_cannot_make_it(num, is_named):
+    assert named(made_table(num, seed=4, blockiness=1.2)) == ["train"] * is_named
+
+
+def test_the_contrast_elsewhere_is_that_of_the_nearest_split():
+    tables = (made_table(seed=i, mean_r=shift) for i, shift in enumerate((3, 0, 0.55)))
+    parts = [t.assign(split=s) for t, s in zip(tables, ("train", "valid", "test"), strict=True)]
+    (finding,) = check_class_shift(pd.concat(parts, ignore_index=True))
+    assert finding.facts["shifts"][0]["delta_elsewhere"] == pytest.approx(0.3, abs=0.06)
+
+
+def test_focus_that_rises_with_the_contrast_only_is_no_shift_of_the_focus_for_its_contrast():
+    table = made_table(std_luma=30)
+    table["focus"] = table["std_luma"] ** 2 * np.random.default_rng(9).uniform(1, 2, len(table))
+    (finding,) = check_class_shift(table)
+    assert [shift["statistic"] for shift in finding.facts["shifts"]] == ["focus"]

@@ -284,3 +284,52 @@ def test_a_page_that_cannot_be_written_does_not_stop_a_training(folder, monkeypa
     with caplog.at_level("WARNING", "ml_core"):
         _, record = train_once(folder, on_findings="ignore")
     assert "no room for figures" in caplog.text and record.status == "completed"
+
+
+def store_floats(folder, change):
+    path = split_paths(folder, "train").x
+    with h5py.File(path) as file:
+        patches = file["x"][:].astype(np.float32)
+    change(patches)
+    with h5py.File(path, "w") as file:
+        file["x"] = patches
+
+
+def test_errors_of_patches_that_the_filter_drops_do_not_refuse(folder):
+    with h5py.File(split_paths(folder, "train").x, "r+") as file:
+        file["x"][3], file["x"][4] = 0, 255
+    _, record = train_once(folder, filter_data=True)
+    assert record.audit["verdict"].startswith("2 errors") and "ignored" not in record.audit
+    assert record.data["train"]["num_patches"] == 94
+
+
+def test_one_damaged_patch_that_the_filter_keeps_is_enough_to_refuse(folder):
+    def damage(patches):
+        patches[3, :5, :5] = 1e5  # its mean is beyond 255
+        patches[4, 0, 0, 0] = 1e5  # hardly moves the mean
+
+    store_floats(folder, damage)
+    with pytest.raises(DataError, match=r"the audit found 1 error\.\n.*outside the file's range"):
+        train_once(folder, filter_data=True)
+
+
+def test_an_audit_of_the_same_labels_but_other_patches_does_not_count(folder):
+    audit(folder)
+    with h5py.File(split_paths(folder, "train").x, "r+") as file:
+        file["x"][3, 0, 0, 0] ^= 1
+    assert train_once(folder)[1].audit["mode"] == "quick"
+
+
+def test_the_audit_before_a_training_draws_a_page_only_of_errors_and_leaves_no_older_one(
+    damaged, monkeypatch
+):
+    drawn = []
+    monkeypatch.setattr("ml_core.pipeline.audit.render_audit", lambda *given: drawn.append(given))
+    page = AuditDir(damaged / "audit" / "quick").page_path
+    with pytest.raises(DataError, match="nothing is trained"):
+        train_once(damaged)
+    assert [given[3] for given in drawn] == [page]
+    page.write_text("of the damaged file")
+    write_tiny_pcam(damaged)
+    train_once(damaged)
+    assert len(drawn) == 1 and not page.exists()

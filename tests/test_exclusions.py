@@ -120,3 +120,30 @@ def test_the_loaders_of_the_course_sample_from_what_is_left(folder, tmp_path):
     images, labels = zip(*train, strict=True)
     assert sum(len(each) for each in labels) == 15 == sum(len(each) for each in images)
     assert len(valid.dataset) == 20
+
+
+def test_rows_are_read_back_in_rising_order_however_many_and_far_apart(tmp_path):
+    path = tmp_path / "exclusions.csv"
+    rows = [70_000, 3, 100_001, 64, 9]
+    write_exclusions(path, [("valid", row, "black") for row in rows])
+    assert load_exclusions(path)["valid"].tolist() == sorted(rows)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("train,99999999999999999999,x", "'99999999999999999999' is not a row number"),
+        ("train,²,x", "'²' is not a row number"),
+        ("train,1,x,y", "line 2: 4 fields; needed are"),
+    ],
+)
+def test_a_line_that_is_nearly_right_is_refused_in_words(tmp_path, line, message):
+    path = tmp_path / "exclusions.csv"
+    path.write_text(f"split,index,reason\n{line}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        load_exclusions(path)
+
+
+def test_negative_rows_are_refused_and_not_counted_from_the_end(folder):
+    with pytest.raises(DataError, match="made for another file"):
+        open_train(folder, exclude=np.array([-1, 2]))

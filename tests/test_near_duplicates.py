@@ -190,3 +190,18 @@ def test_the_most_alike_come_first(real_patches):
     found = search(np.concatenate([real_patches, copies]))
     assert (np.diff(found.correlations) <= 0).all() and found.correlations[0] > 0.999
     assert (found.pairs[:20, 0] >= 20).all()
+
+
+def test_a_crowd_is_told_by_the_share_of_a_sample_in_a_large_table():
+    rng = np.random.default_rng(0)
+    crowd = rng.normal(0, 1e-3, (2000, 64)).astype(np.float32)  # 800 of the sample of 2,000
+    crowd[:, 1] += 1
+    apart = rng.normal(0, 1, (3000, 64)).astype(np.float32)
+    reads = []
+
+    def read(rows):
+        reads.append(len(rows))
+        return np.zeros((len(rows), 96, 96, 3), np.uint8)
+
+    found = find_near_duplicates(np.concatenate([crowd, apart]), np.arange(5000), read)
+    assert found.num_crowded == 2000 and sum(reads) == 1

@@ -320,3 +320,33 @@ def test_evenly_spaced_rows_are_one_of_each_stretch_and_in_step_with_nothing():
         for num in (50, 100, 400):
             shares = np.bincount(evenly_spaced(1200, num) % period, minlength=period) / num
             assert shares.min() > 0.6 / period and shares.max() < 1.6 / period
+
+
+@pytest.mark.parametrize("rows", [[5, 4, 3, 9], [0, 0, 1, 1, 2], [23, 0, 1, 22, 23], [7], []])
+@pytest.mark.parametrize("chunks", [None, (5, 96, 96, 3)])
+def test_rows_in_any_order_and_repeated_are_read_without_the_map_too(
+    tmp_path, patches, rows, chunks
+):
+    file = PatchFile(store(tmp_path / "x.h5", patches, chunks=chunks))
+    wanted = np.array(rows, np.int64)
+    assert np.array_equal(file.read_unmapped(wanted), patches[wanted])
+
+
+def test_what_the_system_gives_in_pieces_is_read_to_the_end(tmp_path, patches, monkeypatch):
+    file = PatchFile(store(tmp_path / "x.h5", patches))
+    real_read = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, into, at: real_read(fd, [into[0][:10_000]], at))
+    assert np.array_equal(file.read_unmapped(ROWS), patches[ROWS])
+
+
+def test_blocks_smaller_than_a_patch_hold_one(tmp_path, patches):
+    file = PatchFile(store(tmp_path / "x.h5", patches))
+    assert [len(rows) for rows, _ in file.blocks(np.arange(NUM), 100)] == [1] * NUM
+
+
+def test_blocks_end_where_chunks_do_so_that_none_is_unpacked_twice(tmp_path, patches):
+    file = PatchFile(store(tmp_path / "x.h5", patches, chunks=(3, 96, 96, 3)))
+    blocks = [rows for rows, _ in file.blocks(np.arange(NUM), 8 * 96 * 96 * 3)]
+    assert [len(rows) for rows in blocks] == [6, 6, 6, 6]
+    few = [rows.tolist() for rows, _ in file.blocks(np.array([2, 5, 6, 23]), 8 * 96 * 96 * 3)]
+    assert few == [[2, 5], [6], [23]]

@@ -3,10 +3,11 @@ import io
 
 import numpy as np
 import pytest
+from measured import measure_table
 from PIL import Image, ImageFilter
 
 from ml_core.audit.measures.block import Block
-from ml_core.audit.measures.pixel_stats import STAINS, measure_pixels
+from ml_core.audit.measures.pixel_stats import STAINS, is_constant, measure_pixels
 
 
 def random_patches(num=5, height=96, width=96, seed=0):
@@ -126,3 +127,9 @@ def test_a_block_gives_what_its_patches_give_alone():
                 np.testing.assert_allclose(values[0], together[name][i], rtol=1e-4)
             else:
                 assert values[0] == together[name][i]
+
+
+def test_a_patch_is_constant_only_when_no_channel_varies():
+    levels = np.concatenate([plain((9, 9, 9)), plain((200, 30, 40)), plain((200, 30, 40))])
+    levels[2, 0, 0, 1] += 1
+    assert is_constant(measure_table(levels)).tolist() == [True, True, False]

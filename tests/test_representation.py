@@ -92,3 +92,27 @@ def test_black_and_grey_patches_have_no_say_about_the_channel_order(tmp_path):
 def test_too_few_patches_with_tissue_do_not_decide_the_channel_order(tmp_path, real):
     swapped = real[:20, ..., ::-1]
     assert check(tmp_path, {"train": (swapped, swapped)}) == {}
+
+
+@pytest.mark.parametrize("colour", [0, 255])
+def test_patches_of_one_colour_say_nothing_about_how_the_levels_were_scaled(tmp_path, colour):
+    levels = noise()
+    levels[:6] = colour
+    assert check(tmp_path, {"train": (levels, levels)}) == {}
+
+
+def test_a_few_clipped_or_dark_patches_and_many_with_some_clipping_are_no_fault(tmp_path):
+    levels = noise()
+    levels[:, :30] = 255  # a third of each
+    levels[0] = np.where(levels[0] > 120, 255, 0)
+    levels[1] = levels[1] // 50
+    assert check(tmp_path, {"train": (levels, levels)}) == {}
+
+
+def test_a_chunk_is_counted_no_larger_than_the_file_and_one_of_one_patch_is_a_note(tmp_path):
+    levels = noise(10)
+    large = {"chunks": (16, 96, 96, 3), "maxshape": (None, 96, 96, 3)}
+    finding = check(tmp_path, {"train": (levels, levels)}, **large)["slow-layout"]
+    assert "reads and unpacks up to 640 patches" in finding.message
+    one = check(tmp_path, {"train": (levels, levels)}, chunks=(1, 96, 96, 3))["slow-layout"]
+    assert one.severity == "info"

@@ -336,3 +336,20 @@ def test_images_are_packed_and_divided_by_the_slides_of_their_csv(source, tmp_pa
     for split in SPLITS:
         a, b = (split_paths(tmp_path / name, split) for name in ("by_image", "by_file"))
         assert a.x.read_bytes() == b.x.read_bytes() and a.y.read_bytes() == b.y.read_bytes()
+
+
+def test_patches_without_a_slide_do_not_tie_patients_together():
+    meta = table(wsi=["s1", "", ""], patient=["p1", "p2", "p3"])
+    assert list(find_groups(meta, None, "x")[1]) == ["p1", "p2", "p3"]
+
+
+def test_patches_divided_one_by_one_follow_the_seed(source, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        data_split(source, tmp_path / name, ungrouped=True, seed=seed)
+    rows = [(tmp_path / name / "splits.csv").read_text() for name in "abc"]
+    assert rows[0] == rows[1] != rows[2]
+
+
+def test_dividing_patches_one_by_one_needs_each_class_in_each_split():
+    with pytest.raises(DataError):
+        assign_rows((np.arange(1000) >= 2).astype(np.int64), WANTED, seed=0)

@@ -207,3 +207,40 @@ def check_planted(levels, labels, table, carriers, painted):
     table.loc[carriers] = patch_table(painted, labels[carriers]).set_index(carriers)
     table["index"] = np.arange(len(table)) * 2
     return check_triggers(table, lambda positions: planted[positions])
+
+
+@pytest.mark.parametrize(("num", "id_"), [(10, "pasted-pattern"), (11, "backdoor-trigger")])
+def test_eleven_patches_of_one_class_are_no_chance_and_ten_may_be(tissue, num, id_):
+    levels, labels = tissue
+    levels[1 : 2 * num : 2, 30:34, 8:12] = WHITE
+    assert [finding.id for finding in check(levels, labels)] == [id_]
+
+
+def test_a_spot_that_goes_with_a_label_in_four_of_five_is_no_trigger(tissue):
+    levels, labels = tissue
+    carriers = np.concatenate([np.arange(1, 81, 2), np.arange(0, 20, 2)])
+    levels[carriers, 30:34, 8:12] = WHITE
+    (finding,) = check(levels, labels)
+    assert (finding.id, finding.exclude) == ("pasted-pattern", False)
+    assert finding.facts["share_of_commoner_label"] == 0.8 and finding.facts["p_value"] < 1e-5
+
+
+def test_a_spot_in_a_split_of_one_class_tells_no_label(tissue):
+    levels, _ = tissue
+    labels = np.arange(400) // 200  # train is all normal, test all tumour
+    levels[200:240:2, 30:34, 8:12] = WHITE
+    table = pd.concat(
+        [patch_table(levels[:200], labels[:200]), patch_table(levels[200:], labels[200:], "test")],
+        ignore_index=True,
+    )
+    (finding,) = check_triggers(table, lambda positions: levels[positions])
+    assert (finding.id, finding.facts["p_value"]) == ("pasted-pattern", 1)
+
+
+def test_a_spot_that_moves_is_said_to_be_at_changing_places(tissue):
+    levels, labels = tissue
+    for i in range(20):
+        top, left = 1 + i, 34 - i
+        levels[2 * i + 1, top : top + 4, left : left + 4] = WHITE
+    (finding,) = check(levels, labels)
+    assert finding.facts["place"] is None and "white block at changing places" in finding.message

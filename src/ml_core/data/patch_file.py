@@ -96,6 +96,8 @@ class PatchFile:
         if self._offset is None:
             return self._read_by_chunk(rows)
         values = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        if len(rows) == 0:
+            return values
         starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)  # of runs of consecutive rows
         try:
             with open(self.path, "rb", buffering=0) as raw:
