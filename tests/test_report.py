@@ -464,3 +464,18 @@ def test_the_record_on_the_page_is_the_record_of_the_run(run, page):
     for split in record.data.values():
         assert split["x_sha256"] in text and split["y_sha256"] in text
     assert json.loads(run.record_path.read_text())["seed"] == 0
+
+
+def test_the_audit_of_the_data_is_named_or_its_absence_said(tmp_path):
+    run = fabricate_run(tmp_path)
+    html = render_report([run], tmp_path / "r.html").read_text()
+    assert "No audit of the data is recorded" in html
+    record = RunRecord.load(run)
+    record.audit = {
+        "path": None, "sha256": "ab" * 32, "mode": "quick", "verdict": "1 error",
+        "policy": "ignore", "ignored": ["train: 3 patches are black."],
+    }  # fmt: skip
+    record.save(run)
+    html = render_report([run], tmp_path / "r.html").read_text()
+    assert "(quick): 1 error" in html and "abababababab" in html and "None" not in html
+    assert "Trained in spite of 1 error" in html and "train: 3 patches are black." in html
