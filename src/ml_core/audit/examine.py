@@ -65,9 +65,9 @@ def examine(
     """Return what is found in the PCam files of a folder, every patch read once.
 
     With `quick`, at most 3,000 evenly spaced patches of each split, without the checks that need
-    all (duplicates, label errors) and without hashing the files: `sha256` gives the digests of a
-    split's two files where they are known. Files that cannot be read are findings. Raises DataError
-    for a folder that holds no split that can be read.
+    all (near duplicates, label errors) and without hashing the files: `sha256` gives the digests of
+    a split's two files where they are known. Files that cannot be read are findings. Raises
+    DataError for a folder that holds no split that can be read.
     """
     sources, findings = open_sources(data_path)
     with ThreadPoolExecutor(1) as beside:

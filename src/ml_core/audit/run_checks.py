@@ -37,6 +37,9 @@ log = logging.getLogger("ml_core.audit")
 _SHOWS_NOTHING = ("non-finite", "out-of-range", "black", "white", "constant")
 
 
+Check = tuple[str, Callable[[], list[Finding]]]  # what it is called in the log, and the check
+
+
 class Checked(NamedTuple):
     """What the checks gave."""
 
@@ -63,8 +66,7 @@ def run_checks(
     sound = ~np.logical_or.reduce([masks[kind] for kind in _SHOWS_NOTHING])
     sound_patches = patches[sound].reset_index(drop=True)
     read, read_sound = PatchReader(files, patches), PatchReader(files, sound_patches)
-    columns: dict[str, npt.NDArray[np.float32]] = {}
-    checks: list[tuple[str, Callable[[], list[Finding]]]] = [
+    checks: list[Check] = [
         ("identity", lambda: check_identity(md5, patches)),
         ("representation", lambda: check_representation(files, patches, read)),
         ("broken patches", lambda: check_broken(patches)),
@@ -79,22 +81,21 @@ def run_checks(
         ("drift", lambda: check_drift(sound_patches)),
         ("shortcuts", lambda: check_shortcuts(sound_patches)),
     ]
-    if not quick:
-        descriptors, features = aside["descriptors"], aside["features"]
-        checks[4:4] = [
-            ("near duplicates", lambda: check_near_duplicates(patches, descriptors, read)),
-        ]  # fmt: skip
-        started = time.monotonic()
-        with threadpool_limits(limits=1):
-            ranked = rank_patches(sound_patches, features[sound])
-        log.debug("labels ranked in %.2f s", time.monotonic() - started)
-        columns["label_belief"] = np.full(len(patches), np.nan, np.float32)
-        columns["label_belief"][sound] = ranked.prob_given
-        checks += [
-            ("label errors", lambda: check_label_errors(sound_patches, ranked)),
-            ("groups", lambda: check_disagreeing_groups(sound_patches, features[sound])),
-        ]
+    columns: dict[str, npt.NDArray[np.float32]] = {}
     with threadpool_limits(limits=1):  # sums in another order would move the last digits
+        if not quick:
+            features = aside["features"][sound]
+            ranked = rank_patches(sound_patches, features)
+            columns["label_belief"] = np.full(len(patches), np.nan, np.float32)
+            columns["label_belief"][sound] = ranked.prob_given
+            checks += [
+                (
+                    "near duplicates",
+                    lambda: check_near_duplicates(patches, aside["descriptors"], read),
+                ),
+                ("label errors", lambda: check_label_errors(sound_patches, ranked)),
+                ("groups", lambda: check_disagreeing_groups(sound_patches, features)),
+            ]
         findings = _run(checks)
     return Checked(findings, _not_checked(files, labels, quick), columns)
 
@@ -105,7 +106,7 @@ def _of_all(findings: list[Finding], patches: pd.DataFrame) -> list[Finding]:
     return [replace(each, share=each.count / num_examined[each.split]) for each in findings]
 
 
-def _run(checks: Sequence[tuple[str, Callable[[], list[Finding]]]]) -> list[Finding]:
+def _run(checks: Sequence[Check]) -> list[Finding]:
     findings: list[Finding] = []
     for name, check in checks:
         started = time.monotonic()
