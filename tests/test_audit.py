@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_pcam import write_config, write_split
+from tiny_pcam import rewrite_train, write_config, write_split
 
 from ml_core import cli
 from ml_core.audit import examine, run_checks
@@ -73,16 +73,6 @@ def ids(result, severity=None):
 
 def record_of(result):
     return AuditRecord.load(AuditDir(Path(result["audit"])))
-
-
-def rewrite_train(folder, change):
-    """Store train again after `change` of its float32 patches."""
-    path = split_paths(folder, "train").x
-    with h5py.File(path) as file:
-        patches = file["x"][:].astype(np.float32)
-    change(patches)
-    with h5py.File(path, "w") as file:
-        file["x"] = patches
 
 
 def test_synthetic_patches_have_no_errors_and_all_files_are_written(folder):

@@ -5,7 +5,7 @@ import dataclasses
 import h5py
 import numpy as np
 import pytest
-from tiny_pcam import write_config, write_split, write_tiny_pcam
+from tiny_pcam import rewrite_train, write_config, write_split, write_tiny_pcam
 
 from ml_core.audit.files import AuditDir
 from ml_core.config import Config
@@ -38,14 +38,12 @@ def folder(tmp_path):
 
 @pytest.fixture
 def damaged(folder):
-    path = split_paths(folder, "train").x
-    with h5py.File(path) as file:
-        patches = file["x"][:].astype(np.float32)
-    patches[DAMAGED[0]], patches[DAMAGED[1]] = 0, 255
-    patches[DAMAGED[2], 5, 5] = np.nan
-    patches[DAMAGED[3], :5, :5] = 1e5
-    with h5py.File(path, "w") as file:
-        file["x"] = patches
+    def damage(patches):
+        patches[DAMAGED[0]], patches[DAMAGED[1]] = 0, 255
+        patches[DAMAGED[2], 5, 5] = np.nan
+        patches[DAMAGED[3], :5, :5] = 1e5
+
+    rewrite_train(folder, damage)
     return folder
 
 
@@ -286,15 +284,6 @@ def test_a_page_that_cannot_be_written_does_not_stop_a_training(folder, monkeypa
     assert "no room for figures" in caplog.text and record.status == "completed"
 
 
-def store_floats(folder, change):
-    path = split_paths(folder, "train").x
-    with h5py.File(path) as file:
-        patches = file["x"][:].astype(np.float32)
-    change(patches)
-    with h5py.File(path, "w") as file:
-        file["x"] = patches
-
-
 def test_errors_of_patches_that_the_filter_drops_do_not_refuse(folder):
     with h5py.File(split_paths(folder, "train").x, "r+") as file:
         file["x"][3], file["x"][4] = 0, 255
@@ -308,7 +297,7 @@ def test_one_damaged_patch_that_the_filter_keeps_is_enough_to_refuse(folder):
         patches[3, :5, :5] = 1e5  # its mean is beyond 255
         patches[4, 0, 0, 0] = 1e5  # hardly moves the mean
 
-    store_floats(folder, damage)
+    rewrite_train(folder, damage)
     with pytest.raises(DataError, match=r"the audit found 1 error\.\n.*outside the file's range"):
         train_once(folder, filter_data=True)
 

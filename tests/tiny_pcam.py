@@ -27,6 +27,16 @@ def write_split(folder, split, patches, labels):
         file["y"] = labels
 
 
+def rewrite_train(folder, change):
+    """Store train's patches again, as float32, after `change` of them."""
+    path = split_paths(folder, "train").x
+    with h5py.File(path) as file:
+        patches = file["x"][:].astype(np.float32)
+    change(patches)
+    with h5py.File(path, "w") as file:
+        file["x"] = patches
+
+
 def write_tiny_pcam(folder, num_train=96, num_valid=64):
     """Write train and valid, half of each tumour; return the folder."""
     for seed, (split, num) in enumerate({"train": num_train, "valid": num_valid}.items()):

@@ -23,8 +23,6 @@ import numpy.typing as npt
 
 from ml_core.audit.measures.block import Block
 
-SPOTS = ("flat", "pair", "blend", "weave")  # kinds with a place; "line" runs through the patch
-
 # Steps within "one colour", in levels. So even, 23,000 real patches hold no 3x3 window with a
 # corner sharper than 13 levels; compressed without loss, 87 more hold none sharper than 11.
 FLAT_SPREAD = 2
