@@ -4,6 +4,7 @@ runs/pcam_cnn/20260102-030405-seed42/
     run.json  config.yaml  changes.diff        what ran: command, commit, packages, data, status
     audit.json  exclusions.csv                 what was found in the data, what of it was left out
     metrics.jsonl  steps.jsonl  tensorboard/   what it logged, one line per epoch and per step
+    gradients.jsonl                            the gradient norm of each layer, per step
     checkpoints/step-00000790/  best  last     weights and optimizer (see checkpoint.py)
     predictions/valid.parquet                  one row per patch
     metrics.json  figures/  report.html        what evaluate and report made of it
@@ -93,6 +94,10 @@ class RunDir:
     @property
     def steps_log_path(self) -> Path:
         return self.path / "steps.jsonl"
+
+    @property
+    def gradients_log_path(self) -> Path:
+        return self.path / "gradients.jsonl"
 
     @property
     def tensorboard_dir(self) -> Path:

@@ -31,6 +31,7 @@ from ml_core.findings import Finding
 from ml_core.log import progress
 from ml_core.models import PatchClassifier, model_spec
 from ml_core.reproducibility import Stream, derive_seed
+from ml_core.solver.gradients import gradient_norms
 from ml_core.solver.interrupt import StopRequest
 from ml_core.solver.watch import check_learning, explain_non_finite, find_dead_units
 from ml_core.tracking import ExperimentTracker
@@ -300,8 +301,7 @@ class Trainer:
             loss.backward()
             loss_sum += batch_sum
             self._count(logits, labels)
-        grads = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(grads)
+        norm, layer_norms = gradient_norms(self.model)
         if not math.isfinite(grad_norm := float(norm)):
             self._refuse_non_finite(images, group[-1], loss_sum / num_patches)
         if settings.clip_grad_norm is not None:
@@ -324,6 +324,7 @@ class Trainer:
                 "patches_per_s": num_patches / (time.perf_counter() - started),
             }
             self._tracker.log_step(state.step, values, epoch=state.epoch)
+            self._tracker.log_gradients(state.step, layer_norms, epoch=state.epoch)
 
     def _count(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         called, state = logits.detach().argmax(dim=1), self.state

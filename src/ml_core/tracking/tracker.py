@@ -21,6 +21,8 @@ NOT_VALUES = ("step", "epoch", "time")  # the keys of a log line that say when, 
 class ExperimentTracker:
     """Logs a run: metrics.jsonl per epoch, steps.jsonl per step, TensorBoard events of both.
 
+    gradients.jsonl holds the gradient norm of each layer, per step.
+
     It writes into `run`; without one it makes `base_dir/experiment_name` (or `-2`, `-3`, ...: never
     a directory that exists) with its config.yaml and run.json, whose status `close` settles.
     A log that cannot be written raises OSError at once; trouble with TensorBoard is one warning.
@@ -48,6 +50,7 @@ class ExperimentTracker:
             write_text(run.config_path, yaml.safe_dump(plain, sort_keys=False))
         self._metrics = LogFile(run.metrics_log_path)
         self._steps = LogFile(run.steps_log_path)
+        self._gradients = LogFile(run.gradients_log_path)
         self._events = EventFile(run.tensorboard_dir) if tensorboard else None
 
     def log_metrics(
@@ -71,10 +74,21 @@ class ExperimentTracker:
         record = self._steps.append({**when, "time": utc_now(), **values})
         self._show("step", step, record)
 
+    def log_gradients(
+        self, step: int, norms: Mapping[str, float], *, epoch: int | None = None
+    ) -> None:
+        """Write the gradient norm of each layer at a step, to its own file.
+
+        Neither TensorBoard nor MLflow gets them: a value per layer and step would be most of what
+        they hold.
+        """
+        when = {"step": step} if epoch is None else {"step": step, "epoch": epoch}
+        self._gradients.append({**when, **norms})
+
     def flush(self) -> None:
         """Return when every line would survive a power cut; call it before saving a checkpoint."""
-        self._metrics.sync()
-        self._steps.sync()
+        for log in (self._metrics, self._steps, self._gradients):
+            log.sync()
         if self._events is not None:
             self._events.flush()
 
@@ -91,8 +105,8 @@ class ExperimentTracker:
                 return bool(record["step"] <= after_step)
             return after_epoch is None or bool(record.get("epoch", 0) <= after_epoch)
 
-        self._steps.keep(is_wanted)
-        self._metrics.keep(is_wanted)
+        for log in (self._steps, self._gradients, self._metrics):
+            log.keep(is_wanted)
         if self._events is not None:
             self._events.start_over()
             for record in read_jsonl(self.run.steps_log_path):
@@ -110,8 +124,8 @@ class ExperimentTracker:
         """Close the logs; `status` goes to run.json if this tracker made the run."""
         if self._events is not None:
             self._events.close()
-        self._metrics.close()
-        self._steps.close()
+        for log in (self._metrics, self._steps, self._gradients):
+            log.close()
         if self._record is not None:
             self._record.status, self._record.ended_at = status, utc_now()
             self._record.save(self.run)
