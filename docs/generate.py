@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -49,10 +49,23 @@ def render_config() -> str:
             title = f"`{name}`" if len(variants) == 1 else f"`{name}` with `name: {variant}`"
             lines += _table(title, section, prefix=f"{name}.")
             for inner_name, inner in section.model_fields.items():
-                for inner_section in section_variants(inner.annotation).values():
+                if value_section := _section_of_values(inner):
+                    prefix = f"{name}.{inner_name}.KEY"
+                    lines += _table(f"`{prefix}`", value_section, prefix=f"{prefix}.")
+                inners = section_variants(inner.annotation)
+                for inner_variant, inner_section in inners.items():
                     prefix = f"{name}.{inner_name}"
-                    lines += _table(f"`{prefix}`", inner_section, prefix=f"{prefix}.")
+                    with_name = f" with `name: {inner_variant}`" if len(inners) > 1 else ""
+                    lines += _table(f"`{prefix}`{with_name}", inner_section, prefix=f"{prefix}.")
     return NOTE + "\n".join(lines).rstrip() + "\n"
+
+
+def _section_of_values(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the section that every value of a mapping is, as those of `search.space` are."""
+    arguments = get_args(field.annotation)
+    is_mapping = get_origin(field.annotation) is dict
+    value = arguments[1] if is_mapping else None
+    return value if isinstance(value, type) and issubclass(value, BaseModel) else None
 
 
 def _table(title: str, section: type[BaseModel], prefix: str = "") -> list[str]:

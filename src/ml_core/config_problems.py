@@ -72,13 +72,13 @@ def _nearest_key(
     of_course = [key for *section, key in course_keys if section == parents]
     if near := did_you_mean(wrong, keys + of_course):
         return near
-    elsewhere = [
+    elsewhere = [wrong] if parents and wrong in root.model_fields else []
+    elsewhere += [
         f"{name}.{wrong}"
         for name, field in root.model_fields.items()
         for section in section_variants(field.annotation).values()
         if name not in parents and (wrong in section.model_fields or (name, wrong) in course_keys)
     ]
-    elsewhere += [wrong] if parents and wrong in root.model_fields else []
     return f" Did you mean '{elsewhere[0]}'?" if elsewhere else ""
 
 

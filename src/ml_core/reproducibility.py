@@ -62,7 +62,7 @@ def seed_everything(seed: int) -> int:
 def package_versions() -> dict[str, str]:
     """Return the versions of the installed packages that can change a result, by name."""
     names = ["ml-core", "torch", "numpy", "h5py", "scikit-learn", "pandas", "pyarrow", "pillow"]
-    names += ["safetensors", "pydantic", "matplotlib", "mlflow"]
+    names += ["safetensors", "pydantic", "matplotlib", "mlflow", "optuna", "scipy"]
     found = {}
     for name in names:
         try:

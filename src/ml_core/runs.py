@@ -7,7 +7,8 @@ runs/pcam_cnn/20260102-030405-seed42/
     gradients.jsonl                            the gradient norm of each layer, per step
     checkpoints/step-00000790/  best  last     weights and optimizer (see checkpoint.py)
     predictions/valid.parquet                  one row per patch
-    metrics.json  figures/  report.html        what evaluate and report made of it
+    metrics.json  metrics-test.json            the scores on valid, and of a champion on test
+    figures/  report.html                      what evaluate and report made of it
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ class RunDir:
 
     @property
     def metrics_path(self) -> Path:
-        return self.path / "metrics.json"
+        return self.scores_path("valid")
 
     @property
     def report_path(self) -> Path:
@@ -130,12 +131,16 @@ class RunDir:
     def predictions_path(self, split: str) -> Path:
         return self.path / "predictions" / f"{split}.parquet"
 
+    def scores_path(self, split: str) -> Path:
+        """Return metrics.json for valid, which is what chooses; metrics-test.json for test."""
+        return self.path / ("metrics.json" if split == "valid" else f"metrics-{split}.json")
+
 
 @dataclass
 class RunRecord:
     """What ran, on what, and how it ended; kept in run.json.
 
-    `status` is one of: running, completed, stopped_early, interrupted, failed, diverged.
+    `status` is one of: running, completed, stopped_early, pruned, interrupted, failed, diverged.
     """
 
     experiment_name: str
@@ -152,6 +157,7 @@ class RunRecord:
     hardware: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)  # per split: files, sha256, counts, subset
     audit: dict[str, Any] = field(default_factory=dict)  # path, sha256, mode, verdict, policy
+    study: dict[str, Any] = field(default_factory=dict)  # of a trial: study_id, name, trial, params
     model: dict[str, Any] = field(default_factory=dict)  # name, num_parameters, flops_per_patch
     first_batch: dict[str, Any] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)  # epoch, metric, value, weights_sha256

@@ -14,7 +14,7 @@ import datetime as dt
 import fcntl
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,40 +22,29 @@ import torch
 
 from ml_core.checkpoint import Checkpoint, load_best, load_last
 from ml_core.config import Config
-from ml_core.data.augment import Augmenter
-from ml_core.data.checks import SplitRecord, channel_stats
-from ml_core.data.pcam import PCAMDataset
+from ml_core.data.checks import SplitRecord
 from ml_core.errors import RunError, TrainingError
 from ml_core.findings import Finding
 from ml_core.log import shown
-from ml_core.models import (
-    PatchClassifier,
-    Preprocess,
-    build_from_spec,
-    build_model,
-    describe_model,
-)
+from ml_core.models import PatchClassifier, build_from_spec, describe_model
 from ml_core.pipeline.data_gate import Gate, pass_gate
-from ml_core.pipeline.device import choose_device, choose_precision
+from ml_core.pipeline.device import choose_device
 from ml_core.pipeline.splits import (
     check_data,
     inference_loader,
     open_split,
     refuse_other_data,
     run_exclusions,
-    train_loader,
 )
 from ml_core.pipeline.trained_model import load_run_config
+from ml_core.pipeline.training_parts import build_trainer
 from ml_core.reproducibility import (
     code_record,
     hardware_record,
     package_versions,
-    seed_everything,
 )
 from ml_core.runs import RunDir, RunRecord, utc_now, write_text
-from ml_core.solver import Trainer
-from ml_core.solver.optim import build_optimizer, build_scheduler
-from ml_core.solver.trainer import FitResult, TrainerSettings
+from ml_core.solver.trainer import FitResult, OnEpoch
 from ml_core.tracking import ExperimentTracker, finish_sync, start_sync
 
 logger = logging.getLogger("ml_core.train")
@@ -76,14 +65,27 @@ def train(config: Config, *, command: str) -> dict[str, Any]:
 
 
 def train_seed(
-    config: Config, seed: int, checks: Sequence[SplitRecord], gate: Gate, *, command: str
+    config: Config,
+    seed: int,
+    checks: Sequence[SplitRecord],
+    gate: Gate,
+    *,
+    command: str,
+    run: RunDir | None = None,
+    study: Mapping[str, Any] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> dict[str, Any]:
-    """Make a run directory and train in it; return {"run", "status", "best", "findings"}."""
+    """Make a run directory and train in it; return {"run", "status", "best", "findings"}.
+
+    A trial of a study brings its own empty `run`, what its record says of the `study`, and an
+    `on_epoch` that may stop it.
+    """
     if config.training.num_threads is not None:
         torch.set_num_threads(config.training.num_threads)
     choose_device(config.training.device)  # before a directory is made for nothing
-    name = f"{dt.datetime.now():%Y%m%d-%H%M%S}-seed{seed}"
-    run = RunDir.create(config.output_dir / config.experiment_name, name)
+    if run is None:
+        name = f"{dt.datetime.now():%Y%m%d-%H%M%S}-seed{seed}"
+        run = RunDir.create(config.output_dir / config.experiment_name, name)
     code, diff = code_record()
     record = RunRecord(
         experiment_name=config.experiment_name,
@@ -94,23 +96,30 @@ def train_seed(
         hardware=hardware_record(),
         data={check.split: check.to_dict() for check in checks},
         audit=dict(gate.record),
+        study=dict(study or {}),
     )
     one_seed = config.model_copy(update={"seed": seed, "seeds": None})
     write_text(run.config_path, one_seed.dump_yaml())
     if diff:
         write_text(run.diff_path, diff)
     gate.save(run)
-    return _train_in(run, record, one_seed, checkpoint=None)
+    return _train_in(run, record, one_seed, checkpoint=None, on_epoch=on_epoch)
 
 
-def resume(path: Path, overrides: Iterable[str] = (), *, command: str) -> dict[str, Any]:
+def resume(
+    path: Path,
+    overrides: Iterable[str] = (),
+    *,
+    command: str,
+    on_epoch: OnEpoch | None = None,
+) -> dict[str, Any]:
     """Go on with the run at `path` from its newest whole checkpoint, to the bits it would have had.
 
     Raises RunError when it is finished or its data have changed, CheckpointError without one.
     """
     run = RunDir.open(path)
     record = RunRecord.load(run)
-    if record.status in ("completed", "stopped_early"):
+    if record.status in ("completed", "stopped_early", "pruned"):
         raise RunError(
             f"{run.path} is {record.status}; there is nothing to resume. "
             "Train longer as a new run: ml-core train CONFIG --set training.epochs=N."
@@ -126,11 +135,16 @@ def resume(path: Path, overrides: Iterable[str] = (), *, command: str) -> dict[s
     record.resumed_at.append(utc_now())
     record.status, record.error, record.ended_at = "running", None, None
     logger.info("resuming %s at step %d", shown(run.path), checkpoint.state["train"]["step"])
-    return _train_in(run, record, config, checkpoint=checkpoint)
+    return _train_in(run, record, config, checkpoint=checkpoint, on_epoch=on_epoch)
 
 
 def _train_in(
-    run: RunDir, record: RunRecord, config: Config, *, checkpoint: Checkpoint | None
+    run: RunDir,
+    record: RunRecord,
+    config: Config,
+    *,
+    checkpoint: Checkpoint | None,
+    on_epoch: OnEpoch | None,
 ) -> dict[str, Any]:
     """Build everything, fit, and leave the record as it ended, whatever happens."""
     logger.info("run    %s", shown(run.path))
@@ -139,7 +153,7 @@ def _train_in(
         record.save(run)  # before the syncer looks, which leaves a run that is not running
         sync = start_sync(run, config.tracking.mlflow_uri) if config.tracking.mlflow_uri else None
         try:
-            result = _fit(run, record, config, checkpoint)
+            result = _fit(run, record, config, checkpoint, on_epoch)
             record.status = result.status
             record.findings = [*result.findings]
         except BaseException as error:
@@ -176,47 +190,32 @@ def _train_in(
 
 
 def _fit(
-    run: RunDir, record: RunRecord, config: Config, checkpoint: Checkpoint | None
+    run: RunDir,
+    record: RunRecord,
+    config: Config,
+    checkpoint: Checkpoint | None,
+    on_epoch: OnEpoch | None,
 ) -> FitResult:
     """Wire data, model, optimizer and schedule together and train."""
-    training = config.training
-    device = choose_device(training.device)
+    device = choose_device(config.training.device)
     exclude = run_exclusions(run, record)
     train_set, valid_set = (open_split(config, split, exclude) for split in SPLITS)
-    seed_everything(config.seed)
-    model = build_from_spec(checkpoint.model_spec) if checkpoint else _new_model(config, train_set)
-    record.model = describe_model(model)
-    record.save(run)
-    logger.info(
-        "model  %s, %s parameters, %.1f MFLOP per patch",
-        record.model["name"],
-        f"{record.model['num_parameters']:,}",
-        record.model["flops_per_patch"] / 1e6,
-    )
-    batches = train_loader(config, train_set, device)
-    optimizer = build_optimizer(model, **config.optimizer.model_dump())
-    scheduler = build_scheduler(
-        optimizer,
-        epochs=training.epochs,
-        steps_per_epoch=-(-len(batches) // training.accumulate_steps),
-        **config.scheduler.model_dump(),
-    )
-    augment = Augmenter(config.seed, train_set.num_rows, **config.data.augment.model_dump())
     with ExperimentTracker(
         config.experiment_name,
         config.model_dump(mode="json"),
         run=run,
         tensorboard=config.tracking.tensorboard,
     ) as tracker:
-        trainer = Trainer(
-            model,
-            optimizer,
-            _settings(config, device),
+        trainer, batches = build_trainer(
+            config,
+            train_set,
             device,
-            scheduler=scheduler,
-            augment=augment,
+            model=build_from_spec(checkpoint.model_spec) if checkpoint else None,
             tracker=tracker,
+            on_epoch=on_epoch,
         )
+        assert isinstance(trainer.model, PatchClassifier)
+        _describe(run, record, trainer.model)
         if checkpoint is not None:
             trainer.load_checkpoint(checkpoint)
         try:
@@ -226,34 +225,21 @@ def _fit(
             if trainer.state.best_epoch is not None:
                 record.best = {
                     "epoch": trainer.state.best_epoch,
-                    "metric": training.best_metric,
+                    "metric": config.training.best_metric,
                     "value": trainer.state.best_value,
                     "weights_sha256": load_best(run.checkpoints_dir).weights_sha256,
                 }
 
 
-def _new_model(config: Config, train_set: PCAMDataset) -> PatchClassifier:
-    """Build the model; its preprocessing carries the train split's own mean and deviation."""
-    mean, std = channel_stats(train_set)
-    options = config.model.model_dump()
-    preprocess = Preprocess(options.pop("normalization"), mean, std)
-    return build_model(
-        options.pop("name"), config.data.input_shape, preprocess=preprocess, **options
-    )
-
-
-def _settings(config: Config, device: torch.device) -> TrainerSettings:
-    training = config.training
-    return TrainerSettings(
-        epochs=training.epochs,
-        seed=config.seed,
-        best_metric=training.best_metric,
-        early_stopping_patience=training.early_stopping_patience,
-        clip_grad_norm=training.clip_grad_norm,
-        accumulate_steps=training.accumulate_steps,
-        label_smoothing=training.label_smoothing,
-        precision=choose_precision(training.precision, device),
-        channels_last=training.channels_last,
+def _describe(run: RunDir, record: RunRecord, model: PatchClassifier) -> None:
+    """Say what is trained, and keep it in the record."""
+    record.model = describe_model(model)
+    record.save(run)
+    logger.info(
+        "model  %s, %s parameters, %.1f MFLOP per patch",
+        record.model["name"],
+        f"{record.model['num_parameters']:,}",
+        record.model["flops_per_patch"] / 1e6,
     )
 
 

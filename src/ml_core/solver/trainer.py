@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import asdict, dataclass, field, fields
 from itertools import islice
 from pathlib import Path
@@ -41,6 +41,7 @@ logger = logging.getLogger("ml_core.train")
 LOGGED_METRICS = (
     "loss", "accuracy", "precision", "recall", "specificity", "f1", "f2", "roc_auc", "pr_auc",
 )  # fmt: skip
+OnEpoch = Callable[[int, Mapping[str, float]], bool]
 DEAD_UNIT_PATCHES = 512  # of the validation split, looked at after each epoch
 
 
@@ -101,7 +102,7 @@ class TrainState:
 
 @dataclass
 class FitResult:
-    """How `fit` ended: status is completed, stopped_early or interrupted."""
+    """How `fit` ended: status is completed, stopped_early, pruned or interrupted."""
 
     status: str
     state: TrainState
@@ -114,7 +115,8 @@ class Trainer:
 
     `config` is `TrainerSettings`, or the course's dict, from which `training.epochs` and `seed` are
     read. Without a `tracker` the first thing to be written makes a run directory under
-    `training.save_dir` (experiments/results, as in the course).
+    `training.save_dir` (experiments/results, as in the course). `on_epoch` is asked after every
+    epoch, with its number and its val_* metrics, whether to stop: the status is then pruned.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class Trainer:
         scheduler: LRScheduler | ReduceLROnPlateau | None = None,
         augment: Augmenter | None = None,
         tracker: ExperimentTracker | None = None,
+        on_epoch: OnEpoch | None = None,
     ) -> None:
         course = {} if isinstance(config, TrainerSettings) else dict(config)
         self.settings = (
@@ -147,6 +150,7 @@ class Trainer:
         self.first_batch: dict[str, Any] = {}
         self._course = course
         self._tracker = tracker
+        self._on_epoch = on_epoch
         self._stop = StopRequest()
 
     # ---- the whole training ------------------------------------------------------------------
@@ -177,6 +181,9 @@ class Trainer:
                     self.scheduler.step(metrics["loss"])
                 state.start_epoch(state.epoch + 1)
                 self._save(best=is_best)
+                if self._is_pruned(state.epoch - 1, metrics):
+                    status = "pruned"
+                    break
                 patience = settings.early_stopping_patience
                 if patience is not None and state.epochs_since_best >= patience:
                     status = "stopped_early"
@@ -211,6 +218,13 @@ class Trainer:
             metrics["accuracy"], metrics["f1"], rate, seconds, "  best" if is_best else "",
         )  # fmt: skip
         return is_best
+
+    def _is_pruned(self, epoch: int, metrics: Mapping[str, float]) -> bool:
+        """Ask whoever searches; the last epoch is asked as well, so that it is reported."""
+        if self._on_epoch is None:
+            return False
+        stop = self._on_epoch(epoch, {f"val_{name}": value for name, value in metrics.items()})
+        return stop and epoch < self.settings.epochs
 
     def _is_better(self, value: float) -> bool:
         if math.isnan(value):

@@ -1,0 +1,83 @@
+"""What a training is made of, built from a config: model, batches, optimizer, schedule, loop."""
+
+from __future__ import annotations
+
+import torch
+
+from ml_core.config import Config
+from ml_core.data.augment import Augmenter
+from ml_core.data.checks import channel_stats
+from ml_core.data.loader import PatchLoader
+from ml_core.data.pcam import PCAMDataset
+from ml_core.models import PatchClassifier, Preprocess, build_model
+from ml_core.pipeline.device import choose_precision
+from ml_core.pipeline.splits import train_loader
+from ml_core.reproducibility import seed_everything
+from ml_core.solver import Trainer
+from ml_core.solver.optim import build_optimizer, build_scheduler
+from ml_core.solver.trainer import OnEpoch, TrainerSettings
+from ml_core.tracking import ExperimentTracker
+
+
+def build_trainer(
+    config: Config,
+    train_set: PCAMDataset,
+    device: torch.device,
+    *,
+    model: PatchClassifier | None = None,
+    tracker: ExperimentTracker | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> tuple[Trainer, PatchLoader]:
+    """Return the loop and its batches, as `config` says; the weights are drawn by `config.seed`.
+
+    `model` is one to go on with. Without a `tracker` nothing is written as long as only single
+    epochs or steps are taken.
+    """
+    seed_everything(config.seed)
+    if model is None:
+        model = build_new_model(config, train_set)
+    batches = train_loader(config, train_set, device)
+    optimizer = build_optimizer(model, **config.optimizer.model_dump())
+    scheduler = build_scheduler(
+        optimizer,
+        epochs=config.training.epochs,
+        steps_per_epoch=-(-len(batches) // config.training.accumulate_steps),
+        **config.scheduler.model_dump(),
+    )
+    trainer = Trainer(
+        model,
+        optimizer,
+        trainer_settings(config, device),
+        device,
+        scheduler=scheduler,
+        augment=Augmenter(config.seed, train_set.num_rows, **config.data.augment.model_dump()),
+        tracker=tracker,
+        on_epoch=on_epoch,
+    )
+    return trainer, batches
+
+
+def build_new_model(config: Config, train_set: PCAMDataset) -> PatchClassifier:
+    """Build the model; its preprocessing carries the train split's own mean and deviation."""
+    mean, std = channel_stats(train_set)
+    options = config.model.model_dump()
+    preprocess = Preprocess(options.pop("normalization"), mean, std)
+    return build_model(
+        options.pop("name"), config.data.input_shape, preprocess=preprocess, **options
+    )
+
+
+def trainer_settings(config: Config, device: torch.device) -> TrainerSettings:
+    """Return what the loop needs to know of `config`."""
+    training = config.training
+    return TrainerSettings(
+        epochs=training.epochs,
+        seed=config.seed,
+        best_metric=training.best_metric,
+        early_stopping_patience=training.early_stopping_patience,
+        clip_grad_norm=training.clip_grad_norm,
+        accumulate_steps=training.accumulate_steps,
+        label_smoothing=training.label_smoothing,
+        precision=choose_precision(training.precision, device),
+        channels_last=training.channels_last,
+    )
