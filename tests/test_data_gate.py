@@ -16,9 +16,9 @@ from ml_core.data.pcam import PCAMDataset
 from ml_core.data.versions.official import OFFICIAL_FILES
 from ml_core.errors import DataError, RunError
 from ml_core.pipeline.audit import audit
-from ml_core.pipeline.data_gate import pass_gate
 from ml_core.pipeline.data_stage import data_stage
 from ml_core.pipeline.evaluate import evaluate
+from ml_core.pipeline.parts.data_gate import pass_gate
 from ml_core.pipeline.report import report
 from ml_core.pipeline.train import resume, train
 from ml_core.runs import RunDir, RunRecord, read_json

@@ -1,26 +1,25 @@
 import math
-import tracemalloc
 
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn import metrics as sk
 
 from ml_core.metrics import (
     HIGHER_IS_BETTER,
     Confusion,
-    Interval,
-    _resample_weights,
-    _tie_ends,
     auc_standard_error,
     baseline_metrics,
-    bootstrap_intervals,
+    compute_intervals,
     compute_metrics,
     confusion,
+    f_beta,
     pr_curve_points,
     roc_curve_points,
+    tie_ends,
     weighted_areas,
 )
+from ml_core.metrics.weighted import WeightedMetrics
 
 # Worked by hand: 3 tumours, 5 normal; at 0.5 two tumours found, one missed, one false alarm.
 Y_TRUE = np.array([1, 1, 1, 0, 0, 0, 0, 0])
@@ -109,7 +108,7 @@ def test_precision_without_a_positive_call_is_undefined_and_f1_is_a_counted_zero
     ],
 )
 def test_arrays_that_cannot_be_scored_are_refused(y_true, y_prob, words):
-    for function in (compute_metrics, bootstrap_intervals, auc_standard_error, confusion):
+    for function in (compute_metrics, compute_intervals, auc_standard_error, confusion):
         with pytest.raises(ValueError, match=words):
             function(y_true, y_prob)
 
@@ -134,10 +133,10 @@ def test_weighted_areas_equal_scikit_learn_also_with_heavy_ties(num_levels):
         y_prob = np.round(y_prob * num_levels) / num_levels
     weights = generator.poisson(1.0, (20, 400)).astype(float)
     order = np.argsort(-y_prob, kind="stable")
-    roc_auc, pr_auc = weighted_areas(y_true[order], weights[:, order], _tie_ends(y_prob[order]))
+    roc_auc, pr_auc = weighted_areas(y_true[order], weights[:, order], tie_ends(y_prob[order]))
     for row, weight in enumerate(weights):
-        expected_roc = roc_auc_score(y_true, y_prob, sample_weight=weight)
-        expected_pr = average_precision_score(y_true, y_prob, sample_weight=weight)
+        expected_roc = sk.roc_auc_score(y_true, y_prob, sample_weight=weight)
+        expected_pr = sk.average_precision_score(y_true, y_prob, sample_weight=weight)
         assert roc_auc[row] == pytest.approx(expected_roc, abs=1e-12)
         assert pr_auc[row] == pytest.approx(expected_pr, abs=1e-12)
 
@@ -149,96 +148,81 @@ def test_weighted_areas_are_undefined_where_a_resample_holds_one_class():
     assert roc_auc[2] == pr_auc[2] == 1.0
 
 
-def test_each_resample_draws_as_many_patches_as_there_are():
-    weights = _resample_weights(seed=5, resamples=range(200), num_patches=301)
-    assert (weights.sum(axis=1) == 301).all()
-    assert weights.mean(axis=0) == pytest.approx(1.0, abs=0.4)  # each patch, about once
-    assert (weights == 0).mean() == pytest.approx(math.exp(-1), abs=0.01)
-    assert not np.array_equal(weights[0], weights[1])
+def tables():
+    """Yield (name, y_true, y_prob, threshold): ties, few tumours, few normals, constants."""
+    for seed in range(4):
+        y_true, y_prob = noisy_scores(300, seed)
+        yield f"continuous {seed}", y_true, y_prob, 0.5
+        yield f"five levels {seed}", y_true, np.round(4 * y_prob) / 5 + 0.1, 0.5
+        rare = np.append(np.flatnonzero(y_true == 0), np.flatnonzero(y_true == 1)[:5])
+        yield f"five tumours {seed}", y_true[rare], y_prob[rare], 0.3
+        yield f"five normals {seed}", 1 - y_true[rare], 1 - y_prob[rare], 0.8
+        yield f"constant {seed}", y_true, np.full(300, 0.5), 0.5
+        yield f"never called {seed}", y_true, y_prob / 2, 0.6
+    yield "two patches", np.array([0, 1]), np.array([0.4, 0.4]), 0.4
 
 
-def test_bootstrap_intervals_equal_the_percentiles_of_metrics_computed_one_resample_at_a_time():
-    y_true, y_prob = noisy_scores(120)
+@pytest.mark.parametrize(("name", "y_true", "y_prob", "threshold"), list(tables()))
+def test_every_metric_equals_scikit_learn(name, y_true, y_prob, threshold):
+    y_pred = (y_prob >= threshold).astype(int)
+    undefined = {"zero_division": math.nan}
+    expected = {
+        "roc_auc": sk.roc_auc_score(y_true, y_prob),
+        "pr_auc": sk.average_precision_score(y_true, y_prob),
+        "accuracy": sk.accuracy_score(y_true, y_pred),
+        "balanced_accuracy": sk.balanced_accuracy_score(y_true, y_pred),
+        "f1": sk.f1_score(y_true, y_pred),
+        "f2": sk.fbeta_score(y_true, y_pred, beta=2),
+        "precision": sk.precision_score(y_true, y_pred, **undefined),
+        "recall": sk.recall_score(y_true, y_pred, **undefined),
+        "specificity": sk.recall_score(1 - y_true, 1 - y_pred, **undefined),
+        "brier": sk.brier_score_loss(y_true, y_prob),
+        "loss": sk.log_loss(y_true, y_prob),
+    }
+    found = compute_metrics(y_true, y_prob, threshold)
+    assert {key: found[key] for key in HIGHER_IS_BETTER} == pytest.approx(
+        expected, abs=1e-12, nan_ok=True
+    )
+    tn, fp, fn, tp = sk.confusion_matrix(y_true, y_pred).ravel()
+    assert confusion(y_true, y_prob, threshold) == (tn, fp, fn, tp)
+
+
+@pytest.mark.parametrize("beta", [0.5, 1, 2, 3.7])
+def test_f_beta_of_counts_equals_scikit_learn_for_any_beta(beta):
+    y_true, y_prob = noisy_scores(200)
+    thresholds = [0.1, 0.5, 0.9]
+    cells = np.array([confusion(y_true, y_prob, threshold) for threshold in thresholds], float)
+    expected = [sk.fbeta_score(y_true, y_prob >= at, beta=beta) for at in thresholds]
+    assert f_beta(cells[:, 3], cells[:, 1], cells[:, 2], beta) == pytest.approx(expected)
+    assert math.isnan(f_beta(np.float64(0), np.float64(0), np.float64(0), beta))
+
+
+@pytest.mark.parametrize("beta", [0, -1, math.inf, math.nan])
+def test_a_beta_that_weighs_nothing_is_refused(beta):
+    with pytest.raises(ValueError, match="allowed are positive numbers"):
+        f_beta(np.float64(1), np.float64(1), np.float64(1), beta)
+
+
+def test_weighted_metrics_equal_the_metrics_of_patches_repeated_that_often():
+    y_true, y_prob = noisy_scores(90)
     y_prob = np.round(y_prob, 1)
-    intervals = bootstrap_intervals(y_true, y_prob, threshold=0.4, num_resamples=40, seed=9)
-    weights = _resample_weights(9, range(40), 120).astype(int)
-    order = np.lexsort((y_true, -y_prob))
-    y_true, y_prob = y_true[order], y_prob[order]
-    slow = [
-        compute_metrics(np.repeat(y_true, times), np.repeat(y_prob, times), threshold=0.4)
-        for times in weights
-    ]
-    assert set(intervals) == set(HIGHER_IS_BETTER)
-    for name, interval in intervals.items():
-        expected = np.quantile([metrics[name] for metrics in slow], [0.025, 0.975])
-        assert interval == pytest.approx(tuple(expected), abs=1e-12)
+    losses = np.random.default_rng(7).random(90)
+    weights = np.random.default_rng(8).poisson(1.0, (30, 90))
+    metrics = WeightedMetrics(y_true, y_prob, losses, 0.4).compute(weights.astype(float))
+    assert set(metrics) == set(HIGHER_IS_BETTER)
+    for row, times in enumerate(weights):
+        labels, probs, nll = (np.repeat(each, times) for each in (y_true, y_prob, losses))
+        expected = compute_metrics(labels, probs, 0.4, nll=nll)
+        for name, values in metrics.items():
+            assert values[row] == pytest.approx(expected[name], abs=1e-12), name
 
 
-def test_intervals_depend_on_patches_and_seed_and_not_on_row_order_or_blocks(monkeypatch):
-    y_true, y_prob = noisy_scores(500)
-    y_prob = np.round(y_prob, 2)
-    first = bootstrap_intervals(y_true, y_prob, num_resamples=50, seed=1)
-    monkeypatch.setattr("ml_core.metrics._BLOCK_CELLS", 500 * 7)
-    in_other_blocks = bootstrap_intervals(y_true, y_prob, num_resamples=50, seed=1)
-    shuffled = np.random.default_rng(4).permutation(500)
-    reordered = bootstrap_intervals(y_true[shuffled], y_prob[shuffled], num_resamples=50, seed=1)
-    other_seed = bootstrap_intervals(y_true, y_prob, num_resamples=50, seed=2)
-    for name, interval in first.items():
-        assert interval == pytest.approx(in_other_blocks[name], abs=1e-12)
-        assert interval == pytest.approx(reordered[name], abs=1e-12)
-        assert interval != other_seed[name]
-
-
-def test_the_interval_covers_the_true_auc_about_as_often_as_it_says():
-    true_auc = 0.5 * (1 + math.erf(1.5))  # normal scores 3 apart: P(z < 3 / sqrt 2)
-    covered = 0
-    for seed in range(100):
-        low, high = bootstrap_intervals(*noisy_scores(300, seed), num_resamples=200)["roc_auc"]
-        covered += low <= true_auc <= high
-    assert 87 <= covered <= 100
-
-
-def test_an_undefined_metric_has_an_undefined_interval():
-    intervals = bootstrap_intervals([1, 1, 1], [0.1, 0.2, 0.3], num_resamples=20)
-    assert all(math.isnan(end) for end in intervals["roc_auc"] + intervals["precision"])
-    assert intervals["recall"] == Interval(0.0, 0.0)
-
-
-def test_memory_of_the_bootstrap_does_not_grow_with_the_number_of_resamples():
-    y_true, y_prob = noisy_scores(5000)
-    peaks = []
-    for num_resamples in (200, 600):
-        tracemalloc.start()
-        bootstrap_intervals(y_true, y_prob, num_resamples=num_resamples)
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-    assert peaks[1] < 1.1 * peaks[0]
-
-
-@pytest.mark.parametrize(("num_resamples", "level"), [(0, 0.95), (10, 1.0), (10, 95)])
-def test_an_impossible_interval_is_refused(num_resamples, level):
-    with pytest.raises(ValueError, match="allowed are at least 1 resample"):
-        bootstrap_intervals(Y_TRUE, Y_PROB, num_resamples=num_resamples, level=level)
-
-
-def test_delong_standard_error_equals_its_definition_over_all_pairs():
-    y_true, y_prob = noisy_scores(60)
-    y_prob = np.round(y_prob, 1)
-    pos, neg = y_prob[y_true == 1], y_prob[y_true == 0]
-    wins = (pos[:, None] > neg) + 0.5 * (pos[:, None] == neg)
-    variance = wins.mean(axis=1).var(ddof=1) / len(pos) + wins.mean(axis=0).var(ddof=1) / len(neg)
-    assert auc_standard_error(y_true, y_prob) == pytest.approx(math.sqrt(variance))
-
-
-def test_delong_and_bootstrap_agree_on_the_width_of_the_auc_interval():
-    y_true, y_prob = noisy_scores(1500)
-    low, high = bootstrap_intervals(y_true, y_prob)["roc_auc"]
-    assert 2 * 1.96 * auc_standard_error(y_true, y_prob) == pytest.approx(high - low, rel=0.1)
-
-
-def test_standard_error_of_constant_predictions_is_zero_and_of_one_patch_undefined():
-    assert auc_standard_error([0, 0, 1, 1], [0.5] * 4) == 0.0
-    assert math.isnan(auc_standard_error([0, 0, 0, 1], [0.1, 0.2, 0.3, 0.4]))
+def test_weighted_metrics_of_a_row_do_not_depend_on_the_rows_beside_it():
+    y_true, y_prob = noisy_scores(700)
+    metrics = WeightedMetrics(y_true, y_prob, -np.log(y_prob), 0.5)
+    weights = np.random.default_rng(8).poisson(1.0, (13, 700)).astype(float)
+    together, alone = metrics.compute(weights), metrics.compute(weights[5:6])
+    assert all(together[name][5] == alone[name][0] for name in together)
 
 
 def test_always_positive_scores_f2_0833_on_balanced_classes():
@@ -270,6 +254,7 @@ def test_curves_run_from_corner_to_corner_and_their_areas_are_the_metrics():
     area = np.sum(np.diff(recall, prepend=0) * precision)
     assert area == pytest.approx(compute_metrics(y_true, y_prob)["pr_auc"])
     assert precision[-1] == y_true.mean()  # everything called positive
+    assert recall[0] > 0  # no threshold reaches scikit-learn's first point, (0, 1)
 
 
 def test_curves_of_one_class_are_empty():

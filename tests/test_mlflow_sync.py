@@ -1,177 +1,61 @@
 """What reaches a real MLflow server, and what happens when it is dead, hung, or killed."""
 
 import fcntl
-import json
-import math
 import os
-import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tiny_pcam import write_config, write_tiny_pcam
-
-os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # MLflow reads it when it is imported
-
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow_server import (
+    CONFIG,
+    REFUSED,
+    MlflowServer,
+    artifacts_of,
+    log_epoch,
+    make_run,
+    on_server,
+    points,
+    running_server,
+    set_status,
+    sync_state,
+    wait_until,
+)
+from tiny_pcam import write_config, write_tiny_pcam
 
 from ml_core.errors import RunError, TrackingError
-from ml_core.findings import Finding
 from ml_core.runs import RunDir, RunRecord, read_jsonl
 from ml_core.tracking import ExperimentTracker, finish_sync, start_sync
+from ml_core.tracking.describe import MAX_PARAM_LENGTH, describe_params, describe_tags
 from ml_core.tracking.log_file import LogReader
-from ml_core.tracking.mlflow_run import MAX_PARAM_LENGTH, describe_params, describe_tags, explain
+from ml_core.tracking.mlflow_server import explain
 from ml_core.tracking.mlflow_sync import sync_run, wait_for_news
-
-CONFIG = {
-    "experiment_name": "pcam",
-    "seed": 42,
-    "data": {"data_path": "/patches", "batch_size": 64},
-    "optimizer": {"name": "adamw", "lr": 0.001},
-}
-REFUSED = "http://127.0.0.1:9"  # the discard port: nobody listens
-
-
-class MlflowServer:
-    """A real server on loopback that can be killed and started again on the same database."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self._port}"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
-        command += ["--port", str(self._port), "--workers", "1"]
-        command += ["--backend-store-uri", f"sqlite:///{self._directory / 'server.db'}"]
-        command += ["--artifacts-destination", str(self._directory / "artifacts")]
-        with open(self._directory / "server.log", "ab") as log:
-            self._process = subprocess.Popen(
-                command,
-                env={
-                    **os.environ,
-                    "MLFLOW_DISABLE_TELEMETRY": "true",
-                    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-                },
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        wait_until(self._is_healthy, "the MLflow server answers", timeout_s=120)
-
-    def start_if_dead(self) -> None:
-        if self._process is None:
-            self.start()
-
-    def kill(self) -> None:
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-
-    def _is_healthy(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    server = MlflowServer(tmp_path_factory.mktemp("mlflow"))
-    server.start()
-    yield server
-    server.kill()
-
-
-def wait_until(is_so: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline, f"waited {timeout_s} s until {what}"
-        time.sleep(0.1)
-
-
-def make_run(parent: Path, *, status: str = "completed", num_epochs: int = 2) -> RunDir:
-    """Make a run as training leaves it: 10 steps an epoch, and the files that MLflow gets."""
-    run = RunDir.create(parent, "run")
-    record = RunRecord("pcam", 42, "ml-core train pcam_cnn.yaml", status=status)
-    record.started_at, record.ended_at = "2026-01-02T03:04:05+00:00", "2026-01-02T04:04:05+00:00"
-    record.code = {"commit": "0123abc", "dirty": True}
-    record.hardware = {"hostname": "node7"}
-    record.data = {"train": {"sha256": {"x": "aa", "y": "bb"}, "num_patches": 100}}
-    record.add_finding(Finding("not-learning", "warning", "AUC 0.5 in all epochs"))
-    record.save(run)
-    with ExperimentTracker("pcam", CONFIG, run=run, tensorboard=False) as tracker:
-        for epoch in range(1, num_epochs + 1):
-            log_epoch(tracker, epoch)
-    run.diff_path.write_text("diff --git a/x b/x\n")
-    run.metrics_path.write_text('{"roc_auc": 0.9}\n')
-    run.report_path.write_text("<html>report</html>")
-    run.figures_dir.mkdir()
-    (run.figures_dir / "roc.svg").write_text("<svg/>")
-    run.predictions_path("valid").parent.mkdir()
-    run.predictions_path("valid").write_bytes(b"PAR1")
-    return run
-
-
-def log_epoch(tracker: ExperimentTracker, epoch: int) -> None:
-    for step in range(10 * epoch - 9, 10 * epoch + 1):
-        tracker.log_step(step, {"loss": 1 / step, "learning_rate": 0.001}, epoch=epoch)
-    tracker.log_metrics(epoch, {"val_loss": 0.5 / epoch, "val_f1": math.nan}, step=10 * epoch)
-
-
-def set_status(run: RunDir, status: str) -> None:
-    record = RunRecord.load(run)
-    record.status = status
-    record.save(run)
+    with running_server(tmp_path_factory.mktemp("mlflow")) as server:
+        yield server
 
 
 def history(uri: str, run: RunDir, key: str) -> list[tuple[int, float]]:
-    """Return every (step, value) that the server has of `key`, sorted, repeats included."""
-    client = MlflowClient(uri)
-    points = client.get_metric_history(on_server(uri, run).info.run_id, key)
-    return sorted((point.step, point.value) for point in points)
-
-
-def on_server(uri: str, run: RunDir) -> Any:
-    """Return the one MLflow run of `run`; fails when there are several."""
-    client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name("pcam")
-    query = f"tags.`ml_core.run_id` = '{RunRecord.load(run).run_id}'"
-    (found,) = client.search_runs([experiment.experiment_id], query)
-    return found
+    return points(uri, on_server(uri, run).info.run_id, key)
 
 
 def artifacts(uri: str, run: RunDir) -> set[str]:
-    client, run_id = MlflowClient(uri), on_server(uri, run).info.run_id
-    found: set[str] = set()
-    folders = [""]
-    while folders:
-        for entry in client.list_artifacts(run_id, folders.pop()):
-            if entry.is_dir:
-                folders.append(entry.path)
-            else:
-                found.add(entry.path)
-    return found
+    return artifacts_of(uri, on_server(uri, run).info.run_id)
 
 
-def sync_state(run: RunDir) -> dict[str, Any]:
-    path = run.path / "sync.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+def num_steps_sent(run: RunDir) -> int:
+    return int(sync_state(run.path).get("lines", {}).get("steps.jsonl", 0))
 
 
 def test_a_whole_run_arrives(server: MlflowServer, tmp_path: Path) -> None:
@@ -195,6 +79,7 @@ def test_a_whole_run_arrives(server: MlflowServer, tmp_path: Path) -> None:
     assert found.data.tags["finding.not-learning"] == "warning: AUC 0.5 in all epochs"
     assert history(server.uri, run, "val_loss") == [(1, 0.5), (2, 0.25)]
     assert history(server.uri, run, "step/loss") == [(step, 1 / step) for step in range(1, 21)]
+    assert not any("net.0.weight" in key for key in found.data.metrics)  # gradients stay files
     assert artifacts(server.uri, run) == {
         "config.yaml",
         "run.json",
@@ -204,10 +89,30 @@ def test_a_whole_run_arrives(server: MlflowServer, tmp_path: Path) -> None:
         "figures/roc.svg",
         "predictions/valid.parquet",
     }
-    assert sync_state(run)["complete"] is True
+    assert sync_state(run.path)["complete"] is True
     logged = next(iter(LogReader(run.metrics_log_path)))["time"]
     (point, _) = MlflowClient(server.uri).get_metric_history(found.info.run_id, "val_loss")
     assert time.gmtime(point.timestamp / 1000)[:6] == time.strptime(logged[:19], "%Y-%m-%dT%X")[:6]
+
+
+@pytest.mark.parametrize("module", ["tracking.mlflow_sync", "pipeline.track_ui"])
+def test_mlflow_is_told_to_be_quiet_before_it_is_imported(module: str) -> None:
+    """Its telemetry reports from the moment of the import on."""
+    code = f"""
+import os, sys
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "mlflow":
+            print(os.environ["MLFLOW_DISABLE_TELEMETRY"], os.environ["MLFLOW_LOGGING_LEVEL"])
+
+sys.meta_path.insert(0, Watch())
+import ml_core.{module}
+"""
+    bare = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=bare, capture_output=True, text=True, check=False)
+    assert done.stdout == "true WARNING\n", done.stderr
 
 
 def test_syncing_twice_changes_nothing(server: MlflowServer, tmp_path: Path) -> None:
@@ -264,7 +169,9 @@ def test_a_live_run_is_followed_through_a_resume_to_its_end(
 ) -> None:
     run = make_run(tmp_path, status="running", num_epochs=1)
     sync = start_sync(run, server.uri)
-    wait_until(lambda: sync_state(run).get("lines", {}).get("steps.jsonl") == 10, "10 steps came")
+    wait_until(
+        lambda: sync_state(run.path).get("lines", {}).get("steps.jsonl") == 10, "10 steps came"
+    )
     assert on_server(server.uri, run).info.status == "RUNNING"
     with ExperimentTracker("pcam", CONFIG, run=run, tensorboard=False) as tracker:
         tracker.truncate(after_step=7)
@@ -286,7 +193,9 @@ def test_a_server_killed_in_mid_run_gets_the_rest_later_and_nothing_twice(
 ) -> None:
     run = make_run(tmp_path, status="running", num_epochs=1)
     sync = start_sync(run, server.uri)
-    wait_until(lambda: sync_state(run).get("lines", {}).get("steps.jsonl") == 10, "10 steps came")
+    wait_until(
+        lambda: sync_state(run.path).get("lines", {}).get("steps.jsonl") == 10, "10 steps came"
+    )
     server.kill()
     try:
         with ExperimentTracker("pcam", CONFIG, run=run, tensorboard=False) as tracker:
@@ -341,8 +250,8 @@ def test_a_refusing_server_is_reported_at_once_and_training_ends(tmp_path: Path)
     with pytest.raises(TrackingError, match=r"connection refused.*ml-core track sync"):
         sync_run(run, REFUSED)
     assert time.monotonic() - started < 3
-    assert sync_state(run)["complete"] is False
-    assert "refused" in sync_state(run)["error"]
+    assert sync_state(run.path)["complete"] is False
+    assert "refused" in sync_state(run.path)["error"]
 
 
 def test_a_server_that_never_answers_costs_its_timeout_and_no_more(
@@ -360,7 +269,7 @@ def test_a_server_that_never_answers_costs_its_timeout_and_no_more(
         assert sync.process is not None
         assert sync.process.poll() is not None
 
-        monkeypatch.setattr("ml_core.tracking.mlflow_run.KNOCK_S", 1.0)
+        monkeypatch.setattr("ml_core.tracking.mlflow_server.KNOCK_S", 1.0)
         started = time.monotonic()
         with pytest.raises(TrackingError, match="no answer in time"):
             sync_run(run, uri)
@@ -419,7 +328,7 @@ def test_a_damaged_log_line_is_named(server: MlflowServer, tmp_path: Path) -> No
         file.write('{"step": "twenty"\n')
     with pytest.raises(RunError, match=r"steps\.jsonl, line 21"):
         sync_run(run, server.uri)
-    assert "line 21" in sync_state(run)["error"]
+    assert "line 21" in sync_state(run.path)["error"]
 
 
 def test_a_server_that_fails_is_quoted(tmp_path: Path) -> None:
@@ -507,10 +416,13 @@ def test_a_training_whose_server_is_killed_ends_well_and_is_completed_later(
     runs = tmp_path / "runs" / "pcam"
     wait_until(lambda: any(runs.glob("*/sync.json")), "training has started", timeout_s=90)
     (run,) = (RunDir(path) for path in runs.iterdir())
-    wait_until(lambda: bool(sync_state(run).get("lines")), "a part is sent", timeout_s=90)
+    wait_until(lambda: bool(sync_state(run.path).get("lines")), "a part is sent", timeout_s=90)
     assert training.poll() is None, "training ended before its server could be killed"
     server.kill()
-    printed, _ = training.communicate(timeout=180)
+    try:
+        printed, _ = training.communicate(timeout=580)  # 15 s on an idle core
+    finally:
+        training.kill()
     assert training.returncode == 0, printed
     assert RunRecord.load(run).status == "completed"
     assert f"ml-core track sync {run.path}" in printed

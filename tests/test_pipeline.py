@@ -530,7 +530,7 @@ def test_two_writers_in_one_run_are_refused(ml_core, trained):
         (["evaluate", "nowhere"], "not a run directory"),
         (["report", "nowhere"], "not a run directory"),
         (["data", "info", "nowhere"], "no"),
-        (["track", "sync", "nowhere"], "not a run directory"),
+        (["track", "sync", "nowhere"], "nothing to send"),
         (["fly"], "No such command"),
         (["train", "--epochs", "3"], "No such option"),
     ],

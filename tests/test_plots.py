@@ -1,7 +1,6 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 from fabricated_run import fabricate_predictions
 from matplotlib.figure import Figure
 from PIL import Image
@@ -110,9 +109,3 @@ def test_a_run_named_like_a_broken_formula_is_written_as_it_is():
     figure = plots.plot_roc({r"$\nothing{$": curve, "$": curve})
     svg = figure_to_svg(figure, "roc", "two curves")
     assert r">$\nothing{$</text>" in svg
-
-
-def test_wilson_interval_equals_the_published_example():
-    # Newcombe, Statistics in Medicine 17 (1998), table I: 81 of 263 gives 0.2553 to 0.3662.
-    low, high = plots.wilson_interval(np.array([81.0]), np.array([263]))
-    assert (low[0], high[0]) == pytest.approx((0.2553, 0.3662), abs=1e-4)

@@ -8,6 +8,12 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from fabricated_opening import (
+    SAID,
+    fabricate_baselines,
+    fabricate_champion,
+    fabricate_test,
+)
 from fabricated_run import (
     NOT_LEARNING,
     fabricate_patches,
@@ -18,7 +24,8 @@ from fabricated_run import (
 from PIL import Image
 
 from ml_core.errors import DataError, RunError
-from ml_core.evaluation.predictions import evaluate_predictions
+from ml_core.evaluation.openings import Opening, Openings
+from ml_core.evaluation.predictions import Predictions, evaluate_predictions
 from ml_core.evaluation.report import render_report
 from ml_core.evaluation.report.gallery import build_galleries
 from ml_core.evaluation.report.run_facts import read_run_facts
@@ -161,7 +168,7 @@ def test_a_run_that_does_not_learn_says_so_before_any_score(tmp_path):
 def test_a_score_below_always_positive_is_a_finding(tmp_path):
     page = render(fabricate_run(tmp_path, separation=1.0))
     (finding,) = [text for text in page.findings if "not above baseline" in text]
-    assert re.search(r"F2 0\.\d+ \(0\.\d+ to 0\.\d+\) against 0\.8\d+ for always positive", finding)
+    assert re.search(r"always positive in .*F2 \(0\.\d+ against 0\.8\d+\)", finding)
     assert "ROC-AUC" not in finding
 
 
@@ -360,9 +367,7 @@ def test_every_figure_names_the_file_it_was_read_from(page):
     figures = page.all("figure")
     assert len(figures) == 10
     for figure in figures:
-        assert re.search(r"read from (predictions/valid\.parquet|(metrics|steps)\.json)", (
-            figure["text"]
-        ))  # fmt: skip
+        assert re.search(r"(predictions/valid\.parquet|(metrics|steps)\.json)", figure["text"])
 
 
 def test_several_runs_show_each_and_the_mean_and_deviation_of_those_listed(tmp_path):
@@ -479,3 +484,195 @@ def test_the_audit_of_the_data_is_named_or_its_absence_said(tmp_path):
     html = render_report([run], tmp_path / "r.html").read_text()
     assert "(quick): 1 error" in html and "abababababab" in html and "None" not in html
     assert "Trained in spite of 1 error" in html and "train: 3 patches are black." in html
+
+
+# ---- the test split ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sealed(tmp_path_factory) -> RunDir:
+    """A champion whose test split was opened; tests only read it."""
+    run = fabricate_run(tmp_path_factory.mktemp("sealed"), logs=False)
+    fabricate_test(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def sealed_page(sealed) -> Page:
+    return render(sealed, read_patches=fabricate_patches)
+
+
+def first_words(page: Page) -> str:
+    return page.all("main")[0]["text"].strip()
+
+
+def opening(number: int, champion: str | None) -> Opening:
+    return Opening(
+        id=str(number), time=f"2026-01-03T00:00:0{number}+00:00", who="ada@lab", command="",
+        champion=champion, sealed=champion is not None, run_id="", outcome="scored",
+    )  # fmt: skip
+
+
+def test_the_first_line_says_how_often_the_test_set_was_opened_and_by_how_many(sealed_page):
+    assert first_words(sealed_page).startswith(SAID)
+
+
+def test_the_openings_are_counted_when_the_report_is_made(sealed, tmp_path):
+    asked = []
+
+    def count(run, x_sha256):
+        asked.append((run.path, x_sha256))
+        return Openings([opening(n, champion) for n, champion in enumerate("ab")], [])
+
+    path = render_report([sealed], tmp_path / "r.html", read_openings=count)
+    page = Page(path.read_text())
+    said = "This test set was opened 2 times, by 2 champions."
+    assert first_words(page).startswith(said)
+    assert asked == [(sealed.path, read_json(sealed.scores_path("test"))["data"]["x_sha256"])]
+    assert any("opened 2 times for others" in text for text in page.findings)
+
+
+def test_a_ledger_that_cannot_be_believed_is_an_error_and_the_old_count_is_said(sealed, tmp_path):
+    def refuse(run, x_sha256):
+        raise RunError("ledger.jsonl, line 2: does not hold the hash of line 1.")
+
+    path = render_report([sealed], tmp_path / "r.html", read_openings=refuse)
+    page = Page(path.read_text())
+    assert first_words(page).startswith(f"{SAID} (Counted when it was scored")
+    assert any("ledger damaged" in text and "line 2" in text for text in page.findings)
+
+
+def test_a_run_that_was_never_tested_says_nothing_of_openings(page):
+    assert page.all("p", **{"class": "openings"}) == []
+    assert "Test split" not in page.text and "UNSEALED" not in page.text
+
+
+def test_the_test_part_comes_before_validation_with_the_scores_of_metrics_test_json(
+    sealed, sealed_page
+):
+    titles = [e["text"] for e in sealed_page.all("h2")]
+    assert titles.index("Test") < titles.index("Champion") < titles.index("Validation")
+    scores = read_json(sealed.scores_path("test"))
+    for name in ("roc_auc", "recall", "f2"):
+        (card,) = sealed_page.all("div", data_test_metric=name)
+        metric, promised = scores["metrics"][name], scores["champion"]["threshold"]["expected"]
+        promised = promised.get(name, scores["champion"]["evidence"]["metrics"].get(name))
+        assert sealed_page.values_in(card) == [
+            *(metric[end] for end in ("value", "low", "high")),
+            *(promised[end] for end in ("low", "high")),
+        ]
+        (row,) = sealed_page.all("tr", data_promise=name)
+        raw = scores["raw_at_half"]["metrics"][name]["value"]
+        assert raw in sealed_page.values_in(row)
+    assert "1,500 patches; tumour is called from probability" in sealed_page.text
+
+
+def test_test_scores_are_computed_again_from_raw_logits_as_the_champion_calibrates_them(
+    sealed, tmp_path
+):
+    assert read_run_facts(sealed).test.recomputed_difference < 1e-9
+    run = fabricate_run(tmp_path, logs=False)
+    fabricate_test(run, calibration={"kind": "none", "temperature": 1.0, "knots": [], "note": ""})
+    page = render(run)
+    wrong = [text for text in page.findings if "metrics-test.json is not what" in text]
+    assert wrong and "predictions/test.parquet gives" in wrong[0]
+
+
+def test_a_test_score_outside_what_validation_promised_is_said_to_be(tmp_path):
+    run = fabricate_run(tmp_path, logs=False)
+    champion = fabricate_champion(run)
+    champion["threshold"]["expected"]["recall"].update(value=0.99, low=0.985, high=0.995)
+    champion["threshold"]["expected"]["precision"].update(value=0.5, low=0.45, high=0.55)
+    fabricate_test(run, champion=champion)
+    page = render(run)
+    assert "below" in page.all("div", data_test_metric="recall")[0]["text"]
+    assert "above" in page.all("div", data_test_metric="precision")[0]["text"]
+    assert "as promised" in page.all("div", data_test_metric="roc_auc")[0]["text"]
+
+
+def test_what_the_audit_says_of_test_patches_stands_beside_their_score(sealed_page):
+    (finding,) = [text for text in sealed_page.findings if "duplicates across splits" in text]
+    assert "test: 53 of 1,500 patches" in finding
+    text = sealed_page.text
+    assert text.index("test: 53 of 1,500") < text.index("“Raw at 0.5”")
+
+
+def test_the_champion_is_shown_with_its_rule_runner_up_baselines_and_figures(sealed_page):
+    text = sealed_page.text
+    for fact in (
+        "recall of at least 0.95", "temperature 0.", "20260102-030405-seed7", "6 of 6:",
+        "mean colour", "random features", "the highest mean ROC-AUC over 3 seeds",
+        "Where 2.0 % of patches are tumour",
+    ):  # fmt: skip
+        assert fact in text, fact
+    for name in ("threshold_sweep", "calibration", "predictive_values"):
+        assert len(sealed_page.all("figure", data_figure=name)) == 1
+
+
+def test_a_champion_is_shown_before_its_test_split_is_opened(run, tmp_path):
+    champions = {run.path: fabricate_champion(run)}
+    path = render_report([run], tmp_path / "r.html", champions=champions)
+    page = Page(path.read_text())
+    titles = [e["text"] for e in page.all("h2")]
+    assert "Champion" in titles and "Test" not in titles
+
+
+def test_an_unsealed_score_is_stamped_where_nobody_can_miss_it(tmp_path):
+    run = fabricate_run(tmp_path, logs=False)
+    fabricate_test(run, sealed=False)
+    page = render(run)
+    stamps = page.all("p", **{"class": "stamp"})
+    assert len(stamps) == 2 and all("UNSEALED:" in each["text"] for each in stamps)
+    assert page.html.index('class="stamp"') < page.html.index("<h1")
+    assert page.all("title")[0]["text"].startswith("UNSEALED: ")
+    assert first_words(page).startswith(SAID)
+
+
+def test_of_several_runs_the_stamp_stands_at_the_top_and_at_the_run_it_is_about(tmp_path):
+    runs = [fabricate_run(tmp_path, seed, logs=False) for seed in (1, 2)]
+    fabricate_test(runs[0])
+    fabricate_test(runs[1], sealed=False)
+    page = render(*runs)
+    assert first_words(page).startswith(SAID)
+    assert len(page.all("p", **{"class": "openings"})) == 1  # one test set, one line
+    articles = page.all("article")
+    stamped = [e["within"] for e in page.all("p", **{"class": "stamp"})]
+    assert [any(a in within for within in stamped) for a in articles] == [False, True]
+    ids = [element["id"] for element in page.elements if element["id"]]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_damaged_test_score_is_an_error_and_not_shown(tmp_path):
+    run = fabricate_run(tmp_path, logs=False)
+    fabricate_test(run)
+    run.scores_path("test").write_text("{}")
+    page = render(run)
+    assert any("metrics-test.json is damaged" in text for text in page.findings)
+    assert "what the test split gave is not known" in page.text
+    assert "How often this test set was opened is not known" in first_words(page)
+
+
+def test_six_baselines_stand_in_the_table_with_their_paired_difference(sealed, sealed_page):
+    tables = sealed_page.all("table", **{"class": "scores"})
+    assert len(tables) == 2  # of test and of valid
+    scores = read_json(sealed.scores_path("test"))
+    head = tables[0]["text"]
+    for label in ("always positive", "prior", "mean colour", "colour histogram", "random features"):
+        assert label in head
+    difference = scores["baselines"]["mean_colour"]["auc_difference"]
+    assert f"{difference['value']:+.3f}" in head and f"{difference['low']:+.3f}" in head
+
+
+def test_the_same_files_give_the_same_bytes_also_of_a_champion(sealed):
+    assert render(sealed).html == render(sealed).html
+
+
+def test_baselines_on_the_page_are_those_of_its_own_split(tmp_path):
+    run = fabricate_run(tmp_path, logs=False)
+    predictions = Predictions.load(run.predictions_path("valid"))
+    table = fabricate_baselines(predictions)
+    write_json(run.metrics_path, evaluate_predictions(predictions, 0.5, 100, baselines=table))
+    page = render(run)
+    (row,) = page.all("tr", data_metric="roc_auc")
+    baselines = read_json(run.metrics_path)["baselines"]
+    assert page.values_in(row)[3:] == [each["roc_auc"] for each in baselines.values()]

@@ -7,7 +7,6 @@ what `--fail-on` names, 130 interrupted, 1 our own mistake (a traceback).
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,6 +15,7 @@ import typer
 
 import ml_core
 from ml_core.cli_data import data_app
+from ml_core.cli_experiments import add_verbs
 from ml_core.cli_options import (
     FOUND,
     AsJson,
@@ -23,9 +23,12 @@ from ml_core.cli_options import (
     OptionalConfigPath,
     Overrides,
     Resume,
-    RunPath,
+    command_line,
     finish,
+    refuse_beside_resume,
+    required,
 )
+from ml_core.cli_track import track_app
 from ml_core.errors import ConfigError, MLCoreError
 
 app = typer.Typer(
@@ -37,7 +40,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 config_app = typer.Typer(help="Look at configurations.", no_args_is_help=True)
-track_app = typer.Typer(help="Feed MLflow from runs.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
 app.add_typer(track_app, name="track")
@@ -64,7 +66,7 @@ def audit(
     from ml_core.pipeline.audit import audit as stage
 
     result = stage(
-        path, out, fail_on=fail_on, quick=quick, overrides=overrides or (), command=_command()
+        path, out, fail_on=fail_on, quick=quick, overrides=overrides or (), command=command_line()
     )
     finish(result, as_json)
     if result["failed"]:
@@ -83,11 +85,11 @@ def run(
     from ml_core.pipeline import run as stage
 
     if resume is not None:
-        _refuse_beside_resume(config)
-        finish(stage.resume(resume, overrides or (), command=_command()), as_json)
+        refuse_beside_resume("RUN", config)
+        finish(stage.resume(resume, overrides or (), command=command_line()), as_json)
     else:
-        loaded = Config.load(_required(config), overrides or ())
-        finish(stage.run(loaded, command=_command()), as_json)
+        loaded = Config.load(required(config), overrides or ())
+        finish(stage.run(loaded, command=command_line()), as_json)
 
 
 @app.command()
@@ -102,41 +104,62 @@ def train(
             help="Take two batches through train, validate, checkpoint, resume and evaluate.",
         ),
     ] = False,
+    lr_find: Annotated[
+        bool,
+        typer.Option("--lr-find", help="Train with a rising learning rate and suggest one."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check the data and train, one run per seed; or resume a run."""
     from ml_core.config import Config
 
     if resume is not None:
-        _refuse_beside_resume(config, fast_dev_run)
+        refuse_beside_resume("RUN", config, fast_dev_run, lr_find)
         from ml_core.pipeline.train import resume as resume_stage
 
-        finish(resume_stage(resume, overrides or (), command=_command()), as_json)
+        finish(resume_stage(resume, overrides or (), command=command_line()), as_json)
         return
-    loaded = Config.load(_required(config), overrides or ())
+    loaded = Config.load(required(config), overrides or ())
+    if fast_dev_run and lr_find:
+        raise ConfigError("--fast-dev-run and --lr-find are two things: give one of them.")
     if fast_dev_run:
         from ml_core.pipeline.fast_dev_run import fast_dev_run as stage
+    elif lr_find:
+        from ml_core.pipeline.lr_find import lr_find as stage
     else:
         from ml_core.pipeline.train import train as stage
-    finish(stage(loaded, command=_command()), as_json)
+    finish(stage(loaded, command=command_line()), as_json)
 
 
 @app.command()
 def evaluate(
-    run: RunPath,
-    split: Annotated[str, typer.Option(help="train or valid.")] = "valid",
+    path: Annotated[
+        Path, typer.Argument(metavar="RUN|CHAMPION", help="A run's directory, or champion.json.")
+    ],
+    split: Annotated[
+        str, typer.Option(help="train, valid, or test, which only a champion.json opens.")
+    ] = "valid",
+    unsealed: Annotated[
+        bool,
+        typer.Option(
+            "--unsealed", help="For teaching: open test without a champion; the report is stamped."
+        ),
+    ] = False,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a run's best checkpoint: predictions table, metrics with intervals, figures."""
     from ml_core.pipeline.evaluate import evaluate as stage
 
-    finish(stage(run, split, overrides or ()), as_json)
+    result = stage(path, split, overrides or (), unsealed=unsealed, command=command_line())
+    finish(result, as_json)
 
 
 @app.command()
 def predict(
-    run: RunPath,
+    path: Annotated[
+        Path, typer.Argument(metavar="RUN|CHAMPION", help="A run's directory, or champion.json.")
+    ],
     files: Annotated[
         list[Path], typer.Argument(metavar="FILES...", help="HDF5, PNG, JPEG or TIFF patches.")
     ],
@@ -149,13 +172,16 @@ def predict(
     """Write the probability of tumour for each patch of the files."""
     from ml_core.pipeline.predict import predict as stage
 
-    finish(stage(run, files, out, overrides or ()), as_json)
+    finish(stage(path, files, out, overrides or ()), as_json)
 
 
 @app.command()
 def report(
-    runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="One run, or several seeds.")
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...|STUDY|CHAMPION", help="One run or several, a study, or a champion.json."
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="HTML file to write [default: report.html in the run].")
@@ -163,10 +189,24 @@ def report(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write one self-contained HTML page about evaluated runs."""
+    """Write one self-contained HTML page about evaluated runs, or about a study."""
+    if len(paths) == 1 and (paths[0] / "study.json").is_file():
+        _refuse_for_a_study(out, overrides)
+        from ml_core.pipeline.searching.study_report import study_report
+
+        finish(study_report(paths[0]), as_json)
+        return
     from ml_core.pipeline.report import report as stage
 
-    finish(stage(runs, out, overrides or ()), as_json)
+    finish(stage(paths, out, overrides or ()), as_json)
+
+
+def _refuse_for_a_study(*options: object) -> None:
+    if any(options):
+        raise ConfigError("the page of a study is study.html in it: give STUDY without options.")
+
+
+add_verbs(app)
 
 
 @config_app.command("show")
@@ -179,31 +219,6 @@ def config_show(config: ConfigPath, overrides: Overrides = None, as_json: AsJson
         print(json.dumps(loaded.model_dump(mode="json")))
     else:
         print(loaded.dump_yaml(), end="")
-
-
-@track_app.command("sync")
-def track_sync(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs to send.")],
-    uri: Annotated[
-        str | None, typer.Option(help="MLflow server [default: the run's tracking.mlflow_uri].")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Send to MLflow what it has not received of these runs, once."""
-    from ml_core.pipeline.track_sync import track_sync as stage
-
-    finish(stage(runs, uri), as_json)
-
-
-def _required(config: Path | None) -> Path:
-    if config is None:
-        raise ConfigError("which config? Give a CONFIG file, or --resume RUN.")
-    return config
-
-
-def _refuse_beside_resume(*others: object) -> None:
-    if any(others):
-        raise ConfigError("a resumed run keeps its own config: give --resume RUN without CONFIG.")
 
 
 def _version(value: bool) -> None:
@@ -221,10 +236,6 @@ def _root(
     from ml_core.log import setup_cli_logging
 
     setup_cli_logging()
-
-
-def _command() -> str:
-    return shlex.join(["ml-core", *sys.argv[1:]])
 
 
 def main(arguments: list[str] | None = None) -> None:

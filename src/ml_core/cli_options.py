@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from ml_core.errors import ConfigError
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, see docs/config.md")]
 OptionalConfigPath = Annotated[
@@ -14,7 +18,9 @@ OptionalConfigPath = Annotated[
 ]
 DataDir = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of PCam files.")]
 OutDir = Annotated[Path, typer.Argument(metavar="OUT_DIR", help="Folder for the files.")]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")]
+RunsOrStudy = Annotated[
+    list[Path], typer.Argument(metavar="RUN...|STUDY", help="Runs' directories, or one study's.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. training.epochs=3."),
@@ -35,3 +41,23 @@ def finish(result: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(result, default=str), flush=True)
     if result.get("status") == "interrupted":
         raise typer.Exit(INTERRUPTED)
+
+
+def command_line() -> str:
+    """Return what was typed, for the record."""
+    return shlex.join(["ml-core", *sys.argv[1:]])
+
+
+def required(config: Path | None, resumed: str = "RUN") -> Path:
+    """Return the config's path; raises ConfigError where it was not given."""
+    if config is None:
+        raise ConfigError(f"which config? Give a CONFIG file, or --resume {resumed}.")
+    return config
+
+
+def refuse_beside_resume(resumed: str, *others: object) -> None:
+    """Raise ConfigError when something is given that a resumed one has of its own."""
+    if any(others):
+        raise ConfigError(
+            f"a resumed {resumed.lower()} keeps its own config: give --resume {resumed} alone."
+        )

@@ -6,7 +6,6 @@ import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -25,8 +24,8 @@ class Words:
     course_keys: CourseKeys
 
 
-def explain(error: ValidationError, path: Path, root: type[BaseModel], words: Words) -> str:
-    """Return one line per problem: where, what was given, what is allowed."""
+def explain(error: ValidationError, what: str, root: type[BaseModel], words: Words) -> str:
+    """Return one line per problem of `what`: where, what was given, what is allowed."""
     lines = []
     for problem in error.errors():
         section, loc = _walk(root, tuple(str(part) for part in problem["loc"]))
@@ -55,7 +54,7 @@ def explain(error: ValidationError, path: Path, root: type[BaseModel], words: Wo
             message = problem["msg"].removeprefix("Value error, ")
             ending = "" if kind == "value_error" and not loc else f" (given: {given})"
             lines.append(f"{where}: {message}{ending}.")
-    head = f"{path} is not a valid configuration:"
+    head = f"{what} is not a valid configuration:"
     return "\n".join([head, *(f"  {line}" for line in lines)])
 
 

@@ -30,6 +30,7 @@ class Stream(IntEnum):
     INIT = 4
     SYNTHETIC = 5
     BOOTSTRAP = 6
+    FOLDS = 7
 
 
 def philox_words(seed: int, epoch: int, stream: Stream, num_rows: int) -> npt.NDArray[np.uint64]:

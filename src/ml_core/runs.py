@@ -8,6 +8,7 @@ runs/pcam_cnn/20260102-030405-seed42/
     checkpoints/step-00000790/  best  last     weights and optimizer (see checkpoint.py)
     predictions/valid.parquet                  one row per patch
     metrics.json  metrics-test.json            the scores on valid, and of a champion on test
+    test-openings.jsonl                        its own lines of the test set's ledger
     figures/  report.html                      what evaluate and report made of it
 """
 
@@ -115,6 +116,10 @@ class RunDir:
     @property
     def metrics_path(self) -> Path:
         return self.scores_path("valid")
+
+    @property
+    def openings_copy_path(self) -> Path:
+        return self.path / "test-openings.jsonl"
 
     @property
     def report_path(self) -> Path:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fabricated_opening import fabricate_test
 from fabricated_run import fabricate_patches, fabricate_run
 from PIL import Image
 
@@ -15,6 +16,8 @@ from ml_core.evaluation.report import render_report
 def report(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("browser")
     runs = [fabricate_run(folder / "runs", seed) for seed in (1, 2)]
+    fabricate_test(runs[0])
+    fabricate_test(runs[1], sealed=False)
     return render_report(runs, folder / "report.html", fabricate_patches)
 
 

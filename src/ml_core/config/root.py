@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -89,10 +89,25 @@ class Config(Section):
         for override in overrides:
             _apply_override(raw, override)
         _resolve_paths(raw, Path.cwd())
+        return cls._validated(raw, str(path))
+
+    def with_overrides(self, overrides: Iterable[str], what: str = "the configuration") -> Config:
+        """Return this with overrides such as "training.epochs=3"; raises ConfigError about `what`.
+
+        Paths among them are relative to the working directory, as after `--set`.
+        """
+        raw = self.model_dump(mode="json")
+        for override in overrides:
+            _apply_override(raw, override)
+        _resolve_paths(raw, Path.cwd())
+        return type(self)._validated(raw, what)
+
+    @classmethod
+    def _validated(cls, raw: Mapping[str, Any], what: str) -> Config:
         try:
             return cls.model_validate(raw)
         except ValidationError as error:
-            raise ConfigError(explain(error, path, cls, Words(PATTERNS, COURSE_KEYS))) from error
+            raise ConfigError(explain(error, what, cls, Words(PATTERNS, COURSE_KEYS))) from error
 
     def dump_yaml(self) -> str:
         """Return the resolved configuration as YAML that `load` reads back to an equal Config."""

@@ -35,7 +35,7 @@ class ThresholdConfig(Section):
     """How the champion's threshold is chosen, on the validation split only."""
 
     rule: Literal["f_beta", "recall", "specificity", "cost", "youden", "fixed"] = Field(
-        "f_beta",
+        "recall",
         description="f_beta: the highest F-beta; recall, specificity: at least `at_least`, then "
         "the best of the other; cost: the lowest expected cost; youden: the highest "
         "recall + specificity; fixed: evaluation.threshold",

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
+from ml_core.evaluation.reliability import reliability_bins
 from ml_core.metrics import Confusion, CurvePoints
 from ml_core.page.figure_style import (
     BLUE,
@@ -245,29 +246,15 @@ def plot_reliability(
     A calibrated model lies on the diagonal. Bins are equally wide; the area of a dot is the share
     of patches in it.
     """
-    bins = np.minimum((y_prob * num_bins).astype(np.int64), num_bins - 1)
-    counts = np.bincount(bins, minlength=num_bins)
-    held = counts > 0
-    mean_prob = np.bincount(bins, y_prob, num_bins)[held] / counts[held]
-    tumours: Floats = np.bincount(bins, y_true, num_bins)[held].astype(np.float64)
-    share = tumours / counts[held]
-    low, high = wilson_interval(tumours, counts[held])
+    bins = reliability_bins(y_true, y_prob, num_bins)
     ax.plot([0, 1], [0, 1], color=MUTED, lw=0.9, ls=(0, (4, 3)))
     ax.text(0.5, 0.465, "calibrated", color=MUTED, rotation=35, ha="center", va="top", fontsize=8)
-    ax.vlines(mean_prob, low, high, color=BLUE, lw=1.2)
-    ax.plot(mean_prob, share, color=BLUE, lw=1)
-    ax.scatter(mean_prob, share, s=12 + 260 * counts[held] / counts.sum(), color=BLUE, zorder=3)
+    ax.vlines(bins.mean_prob, bins.low, bins.high, color=BLUE, lw=1.2)
+    ax.plot(bins.mean_prob, bins.share, color=BLUE, lw=1)
+    sizes = 12 + 260 * bins.num / bins.num.sum()
+    ax.scatter(bins.mean_prob, bins.share, s=sizes, color=BLUE, zorder=3)
     ax.set(xlabel="mean probability of tumour", ylabel="share of tumours")
     _unit_square(ax)
-
-
-def wilson_interval(successes: Floats, trials: npt.NDArray[Any]) -> tuple[Floats, Floats]:
-    """Return the 95 % interval of a proportion (Wilson, JASA 22, 1927), elementwise."""
-    z = 1.959964
-    share = successes / trials
-    centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
-    half = z * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2)) / (1 + z**2 / trials)
-    return centre - half, centre + half
 
 
 def save_figures(run: RunDir, figures: Mapping[str, Figure]) -> list[Path]:

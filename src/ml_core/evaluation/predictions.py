@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ml_core.durable import written_aside
 from ml_core.errors import RunError
+from ml_core.evaluation.baselines import BaselineTable, score_baselines
+from ml_core.evaluation.split_table import check_unique, facts_of, read_table, write_table
 from ml_core.metrics import (
     SAMPLE_FACTS,
     baseline_metrics,
@@ -82,7 +82,7 @@ class Predictions:
         Raises RunError for a patch that is there twice, and when the file cannot be written.
         """
         assert self.split, "a predictions table names its split"
-        _check_unique(self.split, self.index, path)
+        check_unique(self.split, self.index, path)
         facts = {
             "run_id": self.run_id,
             "weights_sha256": self.weights_sha256,
@@ -102,7 +102,7 @@ class Predictions:
                 {key: str(value) for key, value in facts.items() if value is not None}
             ),
         )
-        _write_parquet(table, path)
+        write_table(table, path)
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
@@ -111,15 +111,7 @@ class Predictions:
         Raises RunError when the file is missing or damaged, lacks a column or has one of another
         type, is empty, holds several splits, or names a patch twice.
         """
-        table = _read_parquet(path)
-        splits = table["split"].unique().to_pylist()
-        if len(splits) != 1:
-            raise RunError(
-                f"{path} holds the splits {splits}; a predictions table holds the patches of one. "
-                "Write one file per split."
-            )
-        index = table["index"].to_numpy()
-        _check_unique(splits[0], index, path)
+        split, table = read_table(path, SCHEMA, what="predictions table", again="Predict again.")
         y_true, logit = table["y_true"], table["logit"].to_numpy()
         if 0 < y_true.null_count < len(y_true):
             raise RunError(
@@ -127,12 +119,10 @@ class Predictions:
                 "allowed are labels for all of them or for none."
             )
         unlabelled = y_true.null_count == len(y_true)
-        facts = {
-            key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()
-        }
+        facts = facts_of(table)
         return cls(
-            split=splits[0],
-            index=index,
+            split=split,
+            index=table["index"].to_numpy(),
             y_true=None if unlabelled else y_true.to_numpy().astype(np.int64),
             y_prob=table["y_prob"].to_numpy(),
             logit=logit,
@@ -148,10 +138,17 @@ def evaluate_predictions(
     num_resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    baselines: BaselineTable | None = None,
+    baseline_thresholds: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Return the content of metrics.json: scores with intervals, baselines, and what was scored.
 
-    Undefined values are None, which JSON writes as null. Raises RunError without labels.
+    With `baselines`, each is scored on the same patches, joined by index, and stands beside the
+    model with the paired difference in ROC-AUC (`score_baselines`); a baseline is called at 0.5
+    unless `baseline_thresholds` has one for it. Without, only what needs no train split is there.
+
+    Undefined values are None, which JSON writes as null. Raises RunError without labels, and for
+    baselines of other patches.
     """
     labels, probs, nll = predictions.labels, predictions.y_prob, predictions.nll
     values = compute_metrics(labels, probs, threshold, nll=nll)
@@ -170,10 +167,8 @@ def evaluate_predictions(
             }
             for name, interval in intervals.items()
         },
-        "baselines": {
-            name: _without_facts(metrics)
-            for name, metrics in baseline_metrics(labels, threshold).items()
-        },
+        "baselines": _baselines(predictions, threshold, level, baselines, baseline_thresholds),
+        "baseline_facts": {} if baselines is None else dict(baselines.facts),
         "confusion": confusion(labels, probs, threshold)._asdict(),
         "run_id": predictions.run_id,
         "weights_sha256": predictions.weights_sha256,
@@ -185,61 +180,38 @@ def evaluate_predictions(
     }
 
 
+def sigmoid(logit: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the probabilities of log-odds, without overflow on either side."""
+    small = np.exp(-np.abs(logit))
+    prob: npt.NDArray[np.float64] = np.where(logit >= 0, 1.0, small) / (1.0 + small)
+    return prob
+
+
 def null_if_nan(value: float) -> float | None:
     """Return `value`, or None where it is not finite: JSON has no NaN."""
     return value if math.isfinite(value) else None
 
 
-def _without_facts(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: null_if_nan(value) for name, value in metrics.items() if name not in SAMPLE_FACTS}
+def _baselines(
+    predictions: Predictions,
+    threshold: float,
+    level: float,
+    table: BaselineTable | None,
+    thresholds: Mapping[str, float] | None,
+) -> dict[str, Any]:
+    labels = predictions.labels
+    if table is None:
+        return {
+            name: _nulls({key: metrics[key] for key in metrics if key not in SAMPLE_FACTS})
+            for name, metrics in baseline_metrics(labels, threshold).items()
+        }
+    probs = table.probs_of(predictions.split, predictions.index, labels)
+    scores = score_baselines(labels, predictions.y_prob, probs, thresholds=thresholds, level=level)
+    return _nulls(scores)
 
 
-def _check_unique(split: str, index: npt.NDArray[np.int64], path: Path) -> None:
-    values, counts = np.unique(index, return_counts=True)
-    twice = values[counts > 1]
-    if len(twice):
-        named = ", ".join(str(value) for value in twice[:5])
-        raise RunError(
-            f"{path}: {len(twice)} patches of split {split!r} are there more than once, "
-            f"index {named}{', ...' if len(twice) > 5 else ''}. A table has one row per patch: "
-            "predict each patch once, without a sampler that draws with replacement."
-        )
-
-
-def _write_parquet(table: pa.Table, path: Path) -> None:
-    try:
-        # opened here: pyarrow would read a name like a URI
-        with written_aside(path) as aside, open(aside, "wb") as file:
-            pq.write_table(table, file)
-    except OSError as error:
-        raise RunError(
-            f"cannot write {path}: {error.strerror or error}. "
-            "Free some space or make the folder writable, and run the stage again."
-        ) from error
-
-
-def _read_parquet(path: Path) -> pa.Table:
-    """Return the columns of SCHEMA, of its types, without nulls where it allows none."""
-    try:
-        with open(path, "rb") as file:  # opened here: pyarrow would read a name like a URI
-            table = pq.read_table(file)
-    except FileNotFoundError as error:
-        raise RunError(f"{path} does not exist. Write it with the evaluate stage.") from error
-    except (OSError, pa.ArrowException) as error:
-        raise RunError(f"{path} is not a readable parquet file: {error}. Predict again.") from error
-    missing = [field.name for field in SCHEMA if field.name not in table.column_names]
-    if missing:
-        raise RunError(
-            f"{path} lacks the columns {', '.join(missing)}; it has "
-            f"{', '.join(table.column_names)}. Needed are {', '.join(SCHEMA.names)}."
-        )
-    try:
-        table = table.select(SCHEMA.names).cast(SCHEMA.with_metadata(table.schema.metadata))
-    except (pa.ArrowException, ValueError) as error:
-        raise RunError(
-            f"{path} has a column that is not what a predictions table holds: {error}. "
-            "Predict again."
-        ) from error
-    if table.num_rows == 0:
-        raise RunError(f"{path} holds no patches. Predict again.")
-    return table
+def _nulls(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _nulls(each) if isinstance(each, Mapping) else null_if_nan(each)
+        for name, each in value.items()
+    }

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ml_core.errors import DataError, TrainingError
-from ml_core.evaluation.predictions import Predictions
+from ml_core.evaluation.predictions import Predictions, sigmoid
 
 AUTOCAST_DTYPES = {"fp32": None, "bf16": torch.bfloat16}
 _NAMED = 10  # how many patches an error lists
@@ -87,7 +87,7 @@ def predict(
         split=split,
         index=all_index,
         y_true=torch.cat(labels).cpu().numpy().astype(np.int64) if labels else None,
-        y_prob=_sigmoid(logit),
+        y_prob=sigmoid(logit),
         logit=logit,
     )
 
@@ -136,10 +136,3 @@ def _check_finite(
 def _name(index: npt.NDArray[np.int64]) -> str:
     listed = ", ".join(str(i) for i in index[:_NAMED])
     return f"index {listed}" + (", ..." if len(index) > _NAMED else "")
-
-
-def _sigmoid(logit: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return softmax[:, 1] from the log-odds, without overflow on either side."""
-    small = np.exp(-np.abs(logit))
-    prob: npt.NDArray[np.float64] = np.where(logit >= 0, 1.0, small) / (1.0 + small)
-    return prob

@@ -16,7 +16,7 @@ from ml_core.config import Config
 from ml_core.data.checks import check_splits
 from ml_core.data.layout import SPLITS, split_paths
 from ml_core.errors import DataError
-from ml_core.pipeline.splits import check_data, describe
+from ml_core.pipeline.parts.splits import check_data, describe
 
 logger = logging.getLogger("ml_core.data")
 

@@ -1,14 +1,15 @@
-"""Score a run's best checkpoint on a split.
+"""Score a run's best checkpoint on a split, or open the test split for the champion.
 
 Reads the run's config, its best checkpoint and the split's files; writes
-predictions/SPLIT.parquet, metrics.json and figures/ into the run.
+predictions/SPLIT.parquet, metrics.json (metrics-SPLIT.json of another split than valid) and
+figures/ into the run. Opening the test split does more: see `ml_core.pipeline.sealed.sealed_test`.
 
     ml-core evaluate runs/pcam_cnn/20260102-030405-seed42
+    ml-core evaluate runs/pcam_cnn/champion.json --split test
 """
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 from collections.abc import Iterable
@@ -19,78 +20,70 @@ from ml_core.errors import RunError, did_you_mean
 from ml_core.evaluation.figures import prediction_figures, training_figures
 from ml_core.evaluation.plots import save_figures
 from ml_core.evaluation.predictions import Predictions, evaluate_predictions
-from ml_core.evaluation.predictor import predict
 from ml_core.findings import Finding
-from ml_core.log import progress
-from ml_core.pipeline.splits import (
-    check_data,
-    inference_loader,
-    open_split,
-    refuse_other_data,
-    run_exclusions,
-)
-from ml_core.pipeline.trained_model import load_run_config, load_trained
+from ml_core.pipeline.parts.split_scores import log_scores, predict_split, split_baselines
+from ml_core.pipeline.parts.splits import check_data, refuse_other_data, run_exclusions
+from ml_core.pipeline.parts.trained_model import load_run_config, load_trained
+from ml_core.pipeline.sealed.sealed_test import evaluate_test
 from ml_core.runs import RunDir, RunRecord, read_jsonl, write_json
+from ml_core.selection.champion import Champion
 
 logger = logging.getLogger("ml_core.evaluate")
 
-SPLITS = ("train", "valid")
-SHOWN = ("roc_auc", "pr_auc", "accuracy", "f1", "f2", "recall", "precision")
+SPLITS = ("train", "valid", "test")
 SAME = 1e-6  # scores from the same weights and patches differ by less, on any machine
 
 
-def evaluate(path: Path, split: str = "valid", overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """Return the content of metrics.json, with "run"; raises RunError, DataError, CheckpointError.
+def evaluate(
+    path: Path,
+    split: str = "valid",
+    overrides: Iterable[str] = (),
+    *,
+    unsealed: bool = False,
+    command: str = "",
+) -> dict[str, Any]:
+    """Return the scores as they were written, with "run".
 
-    The scores of the best epoch were logged in training; here they are computed again from the
-    saved weights, and a difference becomes a finding of the run.
+    `path` is a run's directory or a champion.json. Train and valid are scored at the run's own
+    threshold; test only for a champion.json and as it says, or `unsealed`, and each opening is
+    counted (`command` is what its ledger calls it). Raises RunError, DataError, CheckpointError.
+
+    The scores of the best epoch were logged in training; for valid they are computed again from
+    the saved weights, and a difference becomes a finding of the run.
     """
     _check_split(split)
-    run = RunDir.open(path)
+    if split == "test":
+        return evaluate_test(path, overrides, unsealed=unsealed, command=command)
+    if unsealed:
+        raise RunError(f"--unsealed is about the test split; {split} is open. Leave it away.")
+    run = Champion.load(path).check(path) if path.is_file() else RunDir.open(path)
     record, config = RunRecord.load(run), load_run_config(run, overrides)
     trained = load_trained(run, config)
     exclude = run_exclusions(run, record)
-    refuse_other_data(record, check_data(config, (split,), exclude))
-    loader = inference_loader(config, open_split(config, split, exclude), trained.device)
-    predictions = predict(
-        trained.model,
-        progress(loader, total=len(loader), description=f"evaluate {split}"),
-        trained.device,
-        precision=trained.precision,
-        split=split,
-    )
-    predictions = dataclasses.replace(
-        predictions,
-        run_id=record.run_id,
-        weights_sha256=trained.weights_sha256,
-        epoch=trained.epoch,
-    )
+    (check,) = check_data(config, (split,), exclude)
+    refuse_other_data(record, [check])
+    predictions = predict_split(record, config, trained, split, exclude)
     predictions.save(run.predictions_path(split))
     scores = evaluate_predictions(
-        predictions, config.evaluation.threshold, config.evaluation.num_resamples, config.seed
+        predictions,
+        config.evaluation.threshold,
+        config.evaluation.num_resamples,
+        config.seed,
+        baselines=split_baselines(record, config, check, exclude),
     )
-    write_json(run.metrics_path, scores)
-    epochs, steps = (list(read_jsonl(log)) for log in (run.metrics_log_path, run.steps_log_path))
+    write_json(run.scores_path(split), scores)
     figures = prediction_figures(predictions, scores)
-    save_figures(run, {**figures, **training_figures(epochs, steps, trained.epoch)})
     if split == "valid":
+        epochs, steps = (list(read_jsonl(at)) for at in (run.metrics_log_path, run.steps_log_path))
+        save_figures(run, {**figures, **training_figures(epochs, steps, trained.epoch)})
         _compare_with_log(run, record, predictions, trained.epoch)
-    logger.info(
-        "%s on %s, weights of epoch %d, with 95 %% intervals:", run.name, split, trained.epoch
-    )
-    for name in SHOWN:
-        score = scores["metrics"][name]
-        if score["value"] is not None:
-            logger.info("  %-9s  %.4f  (%.4f to %.4f)", name, *score.values())
+    else:
+        save_figures(run, {f"{split}-{name}": figure for name, figure in figures.items()})
+    log_scores(run, scores, f"weights of epoch {trained.epoch}")
     return {"run": str(run.path), **scores}
 
 
 def _check_split(split: str) -> None:
-    if split == "test":
-        raise RunError(
-            "the test split is sealed: a model chosen by looking at it would have no honest score "
-            "left. Score valid; the test split is for the one champion, once it is chosen."
-        )
     if split not in SPLITS:
         near = did_you_mean(split, SPLITS)
         raise RunError(f"unknown split '{split}'; evaluate takes: {', '.join(SPLITS)}.{near}")

@@ -2,7 +2,7 @@
 
 Reads a run's best checkpoint and the files: HDF5 with the key `x`, or PNG, JPEG, TIFF of one patch
 each. Writes a table, csv or parquet by its ending: file, index, y_prob, y_pred, error. An image
-that cannot be read is a row with an error.
+that cannot be read is a row with an error. A champion.json brings its calibration and threshold.
 
     ml-core predict runs/pcam_cnn/20260102-030405-seed42 patches/*.png --out predictions.csv
 """
@@ -19,15 +19,21 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from ml_core.audit.files import AuditDir, AuditRecord
+from ml_core.config import Config
+from ml_core.data.checks import hash_file
 from ml_core.data.image_files import IMAGE_SUFFIXES, read_image
+from ml_core.data.layout import split_paths
 from ml_core.data.patch_file import PatchFile
 from ml_core.durable import written_aside
-from ml_core.errors import DataError, MLCoreError
+from ml_core.errors import DataError, MLCoreError, RunError
+from ml_core.evaluation.calibration import Calibration
 from ml_core.evaluation.predictor import predict as predict_batches
-from ml_core.log import progress
-from ml_core.pipeline.splits import INFERENCE_BATCH_SIZE
-from ml_core.pipeline.trained_model import TrainedModel, load_run_config, load_trained
+from ml_core.log import progress, shown
+from ml_core.pipeline.parts.splits import INFERENCE_BATCH_SIZE
+from ml_core.pipeline.parts.trained_model import TrainedModel, load_run_config, load_trained
 from ml_core.runs import RunDir
+from ml_core.selection.champion import Champion
 
 logger = logging.getLogger("ml_core.predict")
 
@@ -49,14 +55,15 @@ def predict(
 ) -> dict[str, Any]:
     """Return {"out", "patches", "errors", "weights_sha256"}; raises RunError, DataError.
 
-    `y_pred` is 1 from the run's evaluation.threshold on.
+    `y_pred` is 1 from the champion's threshold on, or from the run's evaluation.threshold. The test
+    split is refused: `evaluate` opens that, and counts it.
     """
     if out.suffix not in TABLE_SUFFIXES:
         raise DataError(f"--out {out}: the table must end in {' or '.join(TABLE_SUFFIXES)}.")
     for file in files:
         _check_kind(file)
-    run = RunDir.open(path)
-    config = load_run_config(run, overrides)
+    run, config, operating = _load(path, list(overrides))
+    _refuse_test_split(run, config, files)
     trained = load_trained(run, config)
     patch_size = config.data.input_shape[1:]
     images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
@@ -67,13 +74,16 @@ def predict(
     ]
     tables += [_predict_images(trained, images, patch_size)] if images else []
     table = pd.concat(tables, ignore_index=True)
-    table["y_pred"] = (table["y_prob"] >= config.evaluation.threshold).astype("Int8")
-    table.loc[table["y_prob"].isna(), "y_pred"] = pd.NA
+    is_read = table["logit"].notna()
+    table["y_prob"] = np.nan
+    table.loc[is_read, "y_prob"] = operating.calibration.apply(table.loc[is_read, "logit"])
+    table["y_pred"] = (table["y_prob"] >= operating.threshold).astype("Int8")
+    table.loc[~is_read, "y_pred"] = pd.NA
     _write_table(table[COLUMNS], out)
     num_errors = int(table["error"].notna().sum())
     logger.info(
         "%s: %d patches, %d called tumour at %g%s",
-        out, len(table), int(table["y_pred"].sum()), config.evaluation.threshold,
+        out, len(table), int(table["y_pred"].sum()), operating.threshold,
         f", {num_errors} could not be read (column error)" if num_errors else "",
     )  # fmt: skip
     return {
@@ -82,6 +92,48 @@ def predict(
         "errors": num_errors,
         "weights_sha256": trained.weights_sha256,
     }
+
+
+class _Operating(NamedTuple):
+    """How logits become probabilities and calls."""
+
+    calibration: Calibration
+    threshold: float
+
+
+def _load(path: Path, overrides: list[str]) -> tuple[RunDir, Config, _Operating]:
+    """Return the run at `path`, or that of the champion there, and how its logits become calls."""
+    if not path.is_file():
+        run = RunDir.open(path)
+        config = load_run_config(run, overrides)
+        return run, config, _Operating(Calibration("none"), config.evaluation.threshold)
+    champion = Champion.load(path)
+    run = champion.check(path)
+    for override in overrides:
+        if override.partition("=")[0].strip() == "evaluation.threshold":
+            raise RunError(
+                f"--set evaluation.threshold: {shown(path)} has its own, chosen on valid. "
+                "Choose another there: ml-core select RUN... --set selection.threshold.rule=..."
+            )
+    operating = _Operating(
+        Calibration.from_dict(champion.calibration), float(champion.threshold["value"])
+    )
+    return run, load_run_config(run, overrides), operating
+
+
+def _refuse_test_split(run: RunDir, config: Config, files: list[Path]) -> None:
+    """Raise RunError where a file is the test split of the run's data, by place or by bytes."""
+    test = split_paths(config.data.data_path, "test").x
+    digests = AuditRecord.load(AuditDir(run.path)).digests if run.audit_path.is_file() else {}
+    for file in files:
+        is_test = test.is_file() and file.samefile(test)
+        if not is_test and file.suffix.lower() in HDF5_SUFFIXES and "test" in digests:
+            is_test = hash_file(file) == digests["test"][0]
+        if is_test:
+            raise RunError(
+                f"{file} is the test split of this run's data, which is sealed. Open it, counted, "
+                "for a champion: ml-core evaluate champion.json --split test."
+            )
 
 
 def _check_kind(file: Path) -> None:
@@ -116,7 +168,7 @@ def _predict_hdf5(trained: TrainedModel, path: Path, patch_size: tuple[int, int]
         {
             "file": str(path),
             "index": predictions.index,
-            "y_prob": predictions.y_prob,
+            "logit": predictions.logit,
             "error": pd.Series([None] * len(predictions.index), dtype="string"),
         }
     )
@@ -141,17 +193,17 @@ def _predict_images(
 
     total = -(-len(paths) // INFERENCE_BATCH_SIZE)
     found = list(progress(batches(), total=total, description="images"))
-    probs = np.full(len(paths), np.nan)
+    logits = np.full(len(paths), np.nan)
     if found:
         predictions = predict_batches(
             trained.model, found, trained.device, precision=trained.precision
         )
-        probs[predictions.index] = predictions.y_prob
+        logits[predictions.index] = predictions.logit
     return pd.DataFrame(
         {
             "file": [str(path) for path in paths],
             "index": 0,
-            "y_prob": probs,
+            "logit": logits,
             "error": pd.Series([errors.get(i) for i in range(len(paths))], dtype="string"),
         }
     )

@@ -27,17 +27,17 @@ from ml_core.errors import RunError, TrainingError
 from ml_core.findings import Finding
 from ml_core.log import shown
 from ml_core.models import PatchClassifier, build_from_spec, describe_model
-from ml_core.pipeline.data_gate import Gate, pass_gate
-from ml_core.pipeline.device import choose_device
-from ml_core.pipeline.splits import (
+from ml_core.pipeline.parts.data_gate import Gate, pass_gate
+from ml_core.pipeline.parts.device import choose_device
+from ml_core.pipeline.parts.splits import (
     check_data,
     inference_loader,
     open_split,
     refuse_other_data,
     run_exclusions,
 )
-from ml_core.pipeline.trained_model import load_run_config
-from ml_core.pipeline.training_parts import build_trainer
+from ml_core.pipeline.parts.trained_model import load_run_config
+from ml_core.pipeline.parts.training_parts import build_trainer
 from ml_core.reproducibility import (
     code_record,
     hardware_record,
@@ -222,7 +222,8 @@ def _fit(
             return trainer.fit(batches, inference_loader(config, valid_set, device))
         finally:
             record.first_batch = trainer.first_batch
-            if trainer.state.best_epoch is not None:
+            is_saved = (run.checkpoints_dir / "best").exists()  # or the disk was full by then
+            if trainer.state.best_epoch is not None and is_saved:
                 record.best = {
                     "epoch": trainer.state.best_epoch,
                     "metric": config.training.best_metric,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass, field, fields
 from itertools import islice
 from pathlib import Path
@@ -286,12 +286,15 @@ class Trainer:
         for group in _grouped(bar, settings.accumulate_steps):
             if not self.first_batch:
                 self._describe_first(group[0])
-            self._train_step(group)
+            self.train_step(group)
             if self._stop:
                 break
 
-    def _train_step(self, group: list[Batch]) -> None:
-        """One optimizer step on the mean loss over all patches of `group`."""
+    def train_step(self, group: Sequence[Batch]) -> float:
+        """Take one optimizer step on the mean loss over all patches of `group`; return that loss.
+
+        Raises TrainingError, with no weight changed, where loss or gradient are not finite.
+        """
         state, settings = self.state, self.settings
         started = time.perf_counter()
         num_patches = sum(len(batch.labels) for batch in group)
@@ -339,6 +342,7 @@ class Trainer:
             }
             self._tracker.log_step(state.step, values, epoch=state.epoch)
             self._tracker.log_gradients(state.step, layer_norms, epoch=state.epoch)
+        return loss_sum / num_patches
 
     def _count(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         called, state = logits.detach().argmax(dim=1), self.state

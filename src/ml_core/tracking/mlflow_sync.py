@@ -12,26 +12,28 @@ again, so a syncer may be killed, repeated or replaced at any point.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from ml_core.errors import MLCoreError, RunError, TrackingError
+from ml_core.errors import MLCoreError, TrackingError
 from ml_core.runs import RunDir, RunRecord, utc_now
+from ml_core.tracking.describe import artifact_paths, describe_name, describe_params, describe_tags
 from ml_core.tracking.log_file import LogReader, LogReplacedError
-from ml_core.tracking.mlflow_run import MlflowRun
-from ml_core.tracking.sync_state import SyncState
+from ml_core.tracking.mlflow_run import MlflowRun, places
+from ml_core.tracking.mlflow_server import MlflowServer
+from ml_core.tracking.sync_lock import only_sender
+from ml_core.tracking.sync_state import SyncState, look_at
 
 logger = logging.getLogger(__name__)
 
+RUN_ID_TAG = "ml_core.run_id"
+PARENT_TAG = "mlflow.parentRunId"  # what MLflow's pages nest runs by
 POLL_S = 1.0
 LONGEST_PAUSE_S = 30.0  # between attempts while the server is dead
 GIVE_UP_AFTER_S = 3600.0  # of a server that is dead all along
@@ -50,19 +52,31 @@ class SyncResult:
     artifacts_sent: int
 
 
-def sync_run(run: RunDir, tracking_uri: str, *, lock_wait_s: float = 10.0) -> SyncResult:
+def sync_run(
+    run: RunDir,
+    tracking_uri: str,
+    *,
+    lock_wait_s: float = 10.0,
+    trial_state: str | None = None,
+    part_of: Path | None = None,
+) -> SyncResult:
     """Send everything in `run` that MLflow does not have; doing it twice changes nothing.
 
     `tracking_uri` is a server's `http(s)://...` or `sqlite:///PATH` (created on demand, artifacts
-    beside it). Raises RunError when `run` is missing or damaged, and TrackingError when the server
-    is not reached or refuses, or another process of this machine is sending the same run.
+    beside it). `trial_state` is what its study knows of it: a trial that was killed says `running`
+    for ever; `part_of` is the study or champion.json that is being sent, and named in an error.
+    Raises RunError when `run` is missing or damaged, and TrackingError when the server
+    is not reached or refuses; BeingSentError when another process is sending the same run.
     """
     record = RunRecord.load(run)
-    with _only_syncer(run, lock_wait_s):
-        feed = _Feed(run, tracking_uri)
+    with only_sender(run.path, lock_wait_s):
+        feed = _Feed(run, tracking_uri, trial_state, part_of)
         feed.send_news(with_artifacts=True)
-        if record.status != "running":  # else it may be alive or killed: not known from here
+        if record.status != "running":
             feed.send_status(record.status, record.ended_at)
+        elif trial_state in ("lost", "failed"):
+            feed.send_status("interrupted", None)
+        # else it may be alive or killed: not known from here
         feed.finish()
     return feed.result()
 
@@ -74,7 +88,7 @@ def follow_run(run: RunDir, tracking_uri: str, parent_pid: int) -> bool:
     `parent_pid`: the training process was killed. A dead server is tried again until then, but for
     an hour at most.
     """
-    with _only_syncer(run, wait_s=LAST_PASS_S):
+    with only_sender(run.path, wait_s=LAST_PASS_S):
         feed = _Feed(run, tracking_uri)
         is_first, pause_s, last_success = True, POLL_S, time.monotonic()
         while True:
@@ -107,22 +121,34 @@ def follow_run(run: RunDir, tracking_uri: str, parent_pid: int) -> bool:
 class _Feed:
     """The way from a run's logs to MLflow: connects when needed, and keeps sync.json."""
 
-    def __init__(self, run: RunDir, uri: str) -> None:
+    def __init__(
+        self,
+        run: RunDir,
+        uri: str,
+        trial_state: str | None = None,
+        part_of: Path | None = None,
+    ) -> None:
         self.run = run
         self.uri = uri
-        self.state = SyncState.load(run, uri)
+        self.trial_state = trial_state
+        self.asked_for = part_of or run.path
+        self.state = SyncState.load(run.path, uri)
         self.state.complete = False
         self.state.sent = self.state.already_there = self.state.skipped = 0
+        self._seen: dict[str, list[int]] = {}
         self._server: MlflowRun | None = None
         self._metrics = LogReader(run.metrics_log_path)
         self._steps = LogReader(run.steps_log_path)
 
     def send_news(self, *, with_artifacts: bool) -> None:
         """Send what was added since the last time; raises TrackingError, RunError."""
+        self._seen = look_at(self.run)  # before it is read: what changes meanwhile is sent again
         try:
             server = self._send_values()
             if with_artifacts:
-                self.state.artifacts = server.send_artifacts(self.state.artifacts)
+                files = places(self.run.path, artifact_paths(self.run))
+                self.state.artifacts = server.send_files(files, self.state.artifacts)
+                self._nest(server)
         except MLCoreError as error:
             self._failed(error)
             raise
@@ -131,7 +157,7 @@ class _Feed:
         self.state.skipped = server.skipped
         self.state.lines = {log.path.name: log.num_lines for log in (self._metrics, self._steps)}
         self.state.sent_at, self.state.error = utc_now(), None
-        self.state.save(self.run)
+        self.state.save(self.run.path)
 
     def send_status(self, status: str, ended_at: str | None) -> None:
         try:
@@ -142,8 +168,8 @@ class _Feed:
 
     def finish(self) -> None:
         """Write down that nothing was left behind."""
-        self.state.complete = True
-        self.state.save(self.run)
+        self.state.complete, self.state.seen = True, self._seen
+        self.state.save(self.run.path)
 
     def result(self) -> SyncResult:
         server = self._connected()
@@ -160,16 +186,40 @@ class _Feed:
         while True:
             server = self._connected()
             try:
-                server.send_description()
-                server.send_values(self._metrics, "epoch", prefix="")
+                self._describe(server)
+                server.send_values(self._metrics, "epoch")
                 server.send_values(self._steps, "step", prefix="step/")
                 return server
             except LogReplacedError:
                 self._server = None  # compare the new log with what the server has by now
 
+    def _describe(self, server: MlflowRun) -> None:
+        tags = describe_tags(RunRecord.load(self.run))
+        if self.trial_state is not None:
+            tags["state"] = self.trial_state
+        server.send_description(describe_params(self.run), tags, withdrawable="finding.")
+
+    def _nest(self, server: MlflowRun) -> None:
+        """Put a trial under its study, if the study is there: only its own syncer makes that."""
+        study_id = RunRecord.load(self.run).study.get("study_id")
+        if study_id is None or PARENT_TAG in server.tags:
+            return
+        studies = server.server.find_runs(
+            RunRecord.load(self.run).experiment_name, {"study_id": study_id, "kind": "study"}
+        )
+        if studies:
+            server.send_description({}, {PARENT_TAG: studies[0].info.run_id})
+
     def _connected(self) -> MlflowRun:
         if self._server is None:
-            server = MlflowRun(self.run, self.uri)
+            record = RunRecord.load(self.run)
+            server = MlflowRun(
+                MlflowServer(self.uri, self.asked_for),
+                record.experiment_name,
+                {RUN_ID_TAG: record.run_id},
+                name=describe_name(self.run, record),
+                started_at=record.started_at,
+            )
             if server.id != self.state.mlflow_run_id:  # another server, or its records were wiped
                 self.state.artifacts = {}
             self.state.mlflow_run_id, self.state.url = server.id, server.url
@@ -182,33 +232,7 @@ class _Feed:
         """Forget the connection: whether the last batch arrived is a question for the next one."""
         self._server = None
         self.state.error = str(error)
-        self.state.save(self.run)
-
-
-@contextmanager
-def _only_syncer(run: RunDir, wait_s: float) -> Iterator[None]:
-    """Keep other syncers of this machine away from `run`; two at once could send a value twice."""
-    deadline = time.monotonic() + wait_s
-    try:
-        lock = open(run.path / ".sync.lock", "w")  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise RunError(
-            f"cannot write in {run.path}: {error.strerror}. What was sent is noted there: "
-            "send the run as a user who may write, or send a copy of it."
-        ) from error
-    with lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() >= deadline:
-                    raise TrackingError(
-                        f"{run.path} is being sent to MLflow by another process. "
-                        "Wait until it is done (sync.json says `complete`), then try again."
-                    ) from error
-                time.sleep(0.2)
-        yield
+        self.state.save(self.run.path)
 
 
 def wait_for_news(seconds: float, run: RunDir, version: int, parent_pid: int) -> None:

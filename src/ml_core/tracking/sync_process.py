@@ -44,9 +44,9 @@ def start_sync(run: RunDir, tracking_uri: str) -> SyncHandle:
     command = [sys.executable, "-P", "-m", "ml_core.tracking.mlflow_sync", "--follow"]
     command += ["--run", str(run.path.absolute()), "--parent", str(os.getpid())]
     try:
-        state = SyncState.load(run, tracking_uri)
+        state = SyncState.load(run.path, tracking_uri)
         state.complete, state.error = False, None
-        state.save(run)
+        state.save(run.path)
         with open(run.sync_log_path, "ab") as log:
             process = subprocess.Popen(
                 command,
@@ -76,7 +76,7 @@ def finish_sync(handle: SyncHandle, timeout_s: float = 10.0) -> SyncOutcome:
             handle.process.kill()
             handle.process.wait()
             problem = f"the syncer was not done after {timeout_s:g} s"
-    state = SyncState.load(run, handle.uri)
+    state = SyncState.load(run.path, handle.uri)
     if state.complete:
         return SyncOutcome(True, f"MLflow has the whole run: {state.url or state.uri}")
     if state.error is None:

@@ -80,10 +80,11 @@ class ExperimentTracker:
         """Write the gradient norm of each layer at a step, to its own file.
 
         Neither TensorBoard nor MLflow gets them: a value per layer and step would be most of what
-        they hold.
+        they hold. Five digits are kept, which a plot cannot show.
         """
         when = {"step": step} if epoch is None else {"step": step, "epoch": epoch}
-        self._gradients.append({**when, **norms})
+        short = {layer: float(f"{norm:.5g}") for layer, norm in norms.items()}
+        self._gradients.append({**when, **short})
 
     def flush(self) -> None:
         """Return when every line would survive a power cut; call it before saving a checkpoint."""

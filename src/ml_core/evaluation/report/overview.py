@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ml_core.evaluation import plots
-from ml_core.evaluation.report.page import FigureBlock, RunPage
+from ml_core.evaluation.report.figure_block import FigureBlock
+from ml_core.evaluation.report.page import RunPage
 from ml_core.evaluation.report.run_facts import RunFacts
 from ml_core.evaluation.report.scores import OVERVIEW, Spread, spread_over_runs
 from ml_core.findings import Finding

@@ -6,45 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup
-
-from ml_core.errors import MLCoreError
-from ml_core.evaluation.figures import prediction_figures, training_figures
-from ml_core.evaluation.report.gallery import Gallery, ReadPatches, build_galleries
+from ml_core.evaluation.figures import training_figures
+from ml_core.evaluation.report.champion_page import ChampionPage, build_champion_page
+from ml_core.evaluation.report.figure_block import FigureBlock, figure_block
+from ml_core.evaluation.report.gallery import ReadPatches
 from ml_core.evaluation.report.run_facts import RunFacts
-from ml_core.evaluation.report.scores import (
-    HEADLINE,
-    ScoreRow,
-    check_baselines,
-    score_rows,
-)
-from ml_core.findings import Finding
-from ml_core.page.svg import figure_to_svg
-from ml_core.page.text import decimal
+from ml_core.evaluation.report.scores import ScoreRow
+from ml_core.evaluation.report.sealed_page import ReadOpenings, SealedPage, build_sealed_page
+from ml_core.evaluation.report.split_page import SplitPage, build_split_page
+from ml_core.findings import SEVERITIES, Finding
 
-SEVERITIES = ("error", "warning", "info")
-
-# name of the figure -> (heading, what a screen reader says, from which file)
+# name of the figure -> (heading, what a screen reader says, from which file); figures by step are
+# those of dynamics.py
 FIGURE_TEXTS = {
-    "roc": ("ROC curve", "True positive rate over false positive rate", "predictions"),
-    "precision_recall": ("Precision and recall", "Precision over recall", "predictions"),
-    "probabilities": (
-        "Probabilities by class",
-        "Histogram of the predicted probability of tumour, for normal and tumour patches",
-        "predictions",
-    ),
-    "reliability": (
-        "Reliability",
-        "Share of tumours over mean predicted probability, in ten bins, with 95 % intervals",
-        "predictions",
-    ),
     "loss": ("Loss by epoch", "Training and validation loss by epoch", "metrics.jsonl"),
     "metrics_by_epoch": ("Validation by epoch", "Validation metrics by epoch", "metrics.jsonl"),
-    "step_loss": ("Training loss by step", "Loss of each training batch by step", "steps.jsonl"),
-    "learning_rate": ("Learning rate", "Learning rate by step", "steps.jsonl"),
-    "gradient_norm": ("Gradient norm", "Global gradient norm by step", "steps.jsonl"),
 }
-PREDICTION_FIGURES = ("roc", "precision_recall", "probabilities", "reliability")
 EPOCH_COLUMNS = {
     "epoch": "epoch",
     "train_loss": "train loss",
@@ -58,16 +35,6 @@ EPOCH_COLUMNS = {
     "train_patches_per_s": "patches/s",
     "seconds": "seconds",
 }
-
-
-@dataclass(frozen=True)
-class FigureBlock:
-    """A figure with its heading and the file its numbers are from."""
-
-    name: str
-    title: str
-    svg: Markup
-    source: str
 
 
 @dataclass(frozen=True)
@@ -105,36 +72,22 @@ class RunPage:
 
     facts: RunFacts
     anchor: str
-    rows: Sequence[ScoreRow]
+    valid: SplitPage
+    test: SealedPage | None
+    champion: ChampionPage | None
     findings: Sequence[Finding]
-    prediction_figures: Sequence[FigureBlock]
     training_figures: Sequence[FigureBlock]
-    galleries: Sequence[Gallery]
     splits: Sequence[SplitRow]
 
     @property
-    def headline(self) -> list[ScoreRow]:
-        return [row for name in HEADLINE for row in self.rows if row.name == name]
+    def rows(self) -> Sequence[ScoreRow]:
+        """The scores of validation."""
+        return self.valid.rows
 
     @property
-    def confusion_rows(self) -> list[tuple[str, list[tuple[int, float | None, bool]]]]:
-        """By true class: (count, share of that class, whether the call is right) per call."""
-        assert self.facts.scores is not None
-        cells = self.facts.scores["confusion"]
-        table = []
-        for truth, pair in (("normal", ("tn", "fp")), ("tumour", ("fn", "tp"))):
-            counts = [int(cells[name]) for name in pair]
-            total = sum(counts)
-            table.append(
-                (
-                    truth,
-                    [
-                        (count, count / total if total else None, name in ("tn", "tp"))
-                        for name, count in zip(pair, counts, strict=True)
-                    ],
-                )
-            )
-        return table
+    def headline(self) -> list[ScoreRow]:
+        """The first scores of validation."""
+        return self.valid.headline
 
     @property
     def epoch_columns(self) -> dict[str, str]:
@@ -143,56 +96,49 @@ class RunPage:
         return {key: label for key, label in EPOCH_COLUMNS.items() if key in keys}
 
 
-def build_run_page(facts: RunFacts, anchor: str, read_patches: ReadPatches | None) -> RunPage:
+def build_run_page(
+    facts: RunFacts,
+    anchor: str,
+    read_patches: ReadPatches | None,
+    read_openings: ReadOpenings | None = None,
+) -> RunPage:
     """Return everything the page shows of one run, figures drawn."""
-    rows = score_rows(facts.scores) if facts.scores else []
-    findings = [*facts.findings, *check_baselines(rows)]
-    galleries: list[Gallery] = []
-    labelled = facts.labelled
-    if labelled is not None and read_patches is not None:
-        threshold = facts.scores["threshold"] if facts.scores else 0.5
-        try:
-            galleries = build_galleries(labelled, threshold, read_patches)
-        except (MLCoreError, OSError) as error:
-            message = f"No example patches are shown: they could not be read. {error}"
-            findings.append(Finding("no-examples", "info", message))
+    valid = build_split_page(facts.valid, anchor, read_patches)
+    test = None
+    if facts.test is not None:
+        test = build_sealed_page(facts, f"{anchor}-test", read_patches, read_openings)
+    champion = None
+    if facts.champion is not None:
+        champion = build_champion_page(facts.champion, facts.valid, f"{anchor}-champion")
+    splits = dict(facts.record.data)
+    if facts.test is not None and facts.test.scores is not None:
+        splits["test"] = facts.test.scores["data"]
     return RunPage(
         facts=facts,
         anchor=anchor,
-        rows=rows,
-        findings=sorted(findings, key=_by_severity),
-        prediction_figures=_prediction_blocks(facts, anchor),
+        valid=valid,
+        test=test,
+        champion=champion,
+        findings=worst_first([*facts.findings, *_not_in(valid.findings, facts.findings)]),
         training_figures=_training_blocks(facts, anchor),
-        galleries=galleries,
-        splits=[SplitRow(name, dict(record)) for name, record in facts.record.data.items()],
+        splits=[SplitRow(name, dict(record)) for name, record in splits.items()],
     )
 
 
-def _prediction_blocks(facts: RunFacts, anchor: str) -> list[FigureBlock]:
-    if facts.labelled is None:
-        return []
-    figures = prediction_figures(facts.labelled, facts.scores)
-    source = facts.table.name
-    return [_block(figures[name], name, anchor, facts, source) for name in PREDICTION_FIGURES]
+def worst_first(findings: Sequence[Finding]) -> list[Finding]:
+    """Return findings by severity; one of a severity that is not known here comes first."""
+    order = {severity: place for place, severity in enumerate(SEVERITIES)}
+    return sorted(findings, key=lambda finding: order.get(finding.severity, 0))
+
+
+def _not_in(findings: Sequence[Finding], known: Sequence[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding not in known]
 
 
 def _training_blocks(facts: RunFacts, anchor: str) -> list[FigureBlock]:
-    figures = training_figures(facts.epochs, facts.steps, facts.best_epoch)
+    figures = training_figures(facts.epochs, [], facts.best_epoch)
     return [
-        _block(figure, name, anchor, facts, FIGURE_TEXTS[name][2])
-        for name, figure in figures.items()
+        figure_block(figures[name], name, anchor, *texts)
+        for name, texts in FIGURE_TEXTS.items()
+        if name in figures
     ]
-
-
-def _block(figure: Any, name: str, anchor: str, facts: RunFacts, source: str) -> FigureBlock:
-    title, description, _ = FIGURE_TEXTS[name]
-    metric = {"roc": "roc_auc", "precision_recall": "pr_auc"}.get(name)
-    if metric is not None and facts.scores is not None:
-        value = facts.scores["metrics"].get(metric, {}).get("value")
-        description += f"; area {decimal(value)}"
-    svg = figure_to_svg(figure, f"{anchor}-{name}", f"{description}.")
-    return FigureBlock(name, title, svg, source)
-
-
-def _by_severity(finding: Finding) -> int:
-    return SEVERITIES.index(finding.severity) if finding.severity in SEVERITIES else 0

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
 from ml_core.errors import RunError
 from ml_core.evaluation.plots import METRIC_LABELS
+from ml_core.evaluation.report.dynamics import PatchesOf, build_dynamics
 from ml_core.evaluation.report.gallery import ReadPatches
 from ml_core.evaluation.report.overview import build_overview, run_names
 from ml_core.evaluation.report.page import build_run_page
 from ml_core.evaluation.report.run_facts import read_run_facts
 from ml_core.evaluation.report.scores import BASELINE_LABELS, OVERVIEW
+from ml_core.evaluation.report.sealed_page import ReadOpenings
 from ml_core.page import text
 from ml_core.page.template import load_template
 from ml_core.runs import RunDir, write_text
@@ -25,7 +28,13 @@ _PACKAGE = "ml_core.evaluation.report"
 
 
 def render_report(
-    runs: Sequence[RunDir], out_path: Path, read_patches: ReadPatches | None = None
+    runs: Sequence[RunDir],
+    out_path: Path,
+    read_patches: ReadPatches | None = None,
+    *,
+    read_openings: ReadOpenings | None = None,
+    patches_of: PatchesOf | None = None,
+    champions: Mapping[Path, Mapping[str, Any]] | None = None,
 ) -> Path:
     """Write one HTML file about `runs` to `out_path` and return that path.
 
@@ -34,18 +43,31 @@ def render_report(
     which gives patches at rising rows as (N, H, W, 3) uint8, it also shows the patches that the
     model is most certainly wrong about. The same files give the same bytes.
 
+    Where the test split was opened for a run, the first line says how often that test set was
+    opened: as `read_openings(run, x_sha256)` counts now, else as was known when it was scored.
+    `champions` holds the content of champion.json by the path of the run that it chose;
+    `patches_of(run, steps)` tells which patches a step of training was made of.
+
     Raises RunError without runs, for a run without run.json, and when it cannot be written.
     """
     if not runs:
         raise RunError("there is no run to report on; give at least one run directory.")
-    all_facts = [read_run_facts(run) for run in runs]
+    all_facts = [read_run_facts(run, (champions or {}).get(run.path)) for run in runs]
     pages = [
-        build_run_page(facts, f"run{number}", read_patches)
+        build_run_page(facts, f"run{number}", read_patches, read_openings)
         for number, facts in enumerate(all_facts, start=1)
     ]
+    names = run_names(all_facts)
     html = _template().render(
         pages=pages,
-        names=run_names(all_facts),
+        names=names,
+        dynamics=build_dynamics(
+            dict(zip(names, all_facts, strict=True)),
+            "run1" if len(pages) == 1 else "all",
+            patches_of,
+        ),
+        openings=list(dict.fromkeys(page.test.said for page in pages if page.test)),
+        is_unsealed=any(page.test.is_unsealed for page in pages if page.test),
         overview=build_overview(pages) if len(pages) > 1 else None,
         css=Markup(
             resources.files("ml_core.page").joinpath("page.css").read_text(encoding="utf-8")

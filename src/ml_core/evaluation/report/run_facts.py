@@ -2,59 +2,62 @@
 
 from __future__ import annotations
 
-import math
-import shlex
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from ml_core.errors import RunError
 from ml_core.evaluation.predictions import Predictions
+from ml_core.evaluation.report.files import FileFact, Reader
+from ml_core.evaluation.report.split_facts import SplitFacts, read_test_facts, read_valid_facts
 from ml_core.findings import Finding, Severity
-from ml_core.runs import RunDir, RunRecord, read_json, read_jsonl
-
-T = TypeVar("T")
-
-SCORE_KEYS = (
-    "split", "threshold", "n", "metrics", "baselines", "confusion", "weights_sha256", "epoch",
-    "num_resamples", "level", "seed",
-)  # fmt: skip
-TOLERANCE = 1e-9  # between a metric as written and as recomputed from its table
+from ml_core.runs import RunDir, RunRecord, read_jsonl
 
 STATUS_FINDINGS: dict[str, tuple[Severity, str]] = {
     "running": ("warning", "This run has not ended: what follows is its state so far."),
     "interrupted": ("warning", "This run was interrupted before its last epoch."),
+    "pruned": ("info", "This run is a trial that its study stopped early: others were better."),
     "failed": ("error", "This run failed."),
     "diverged": ("error", "This run diverged: its loss or gradient was not finite."),
 }
-SPLITS_BY_INTEREST = ("test", "valid", "train")
-
-
-@dataclass(frozen=True)
-class FileFact:
-    """One file of the run: its name, what it holds, and whether it was read, absent or damaged."""
-
-    name: str
-    holds: str
-    state: str
 
 
 @dataclass
 class RunFacts:
-    """Everything the report knows about a run; None or empty where a file is absent."""
+    """Everything the report knows about a run; None or empty where a file is absent.
+
+    `valid` is what metrics.json scores; `test` what metrics-test.json does, None where the test
+    split was not opened for this run. `champion` is the content of champion.json where it chose
+    this run.
+    """
 
     run: RunDir
     record: RunRecord
+    valid: SplitFacts
+    test: SplitFacts | None = None
+    champion: Mapping[str, Any] | None = None
     config: str | None = None
     diff: str | None = None
-    scores: dict[str, Any] | None = None
-    predictions: Predictions | None = None
     epochs: list[dict[str, Any]] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
+    gradients: list[dict[str, Any]] = field(default_factory=list)
     files: list[FileFact] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-    recomputed_difference: float | None = None  # largest, of a score and its recomputed value
+
+    @property
+    def scores(self) -> dict[str, Any] | None:
+        """The content of metrics.json."""
+        return self.valid.scores
+
+    @property
+    def predictions(self) -> Predictions | None:
+        """The predictions that metrics.json scores."""
+        return self.valid.predictions
+
+    @property
+    def labelled(self) -> Predictions | None:
+        """The predictions that metrics.json scores, where they can be compared with a truth."""
+        return self.valid.labelled
 
     @property
     def best_epoch(self) -> int | None:
@@ -62,56 +65,43 @@ class RunFacts:
         epoch = self.record.best.get("epoch")
         return int(epoch) if epoch is not None else None
 
-    def state_of(self, name: str) -> str:
-        """Whether the file `name` was "read", or is "absent" or "damaged"."""
-        return next(file.state for file in self.files if file.name == name)
-
-    @property
-    def table(self) -> FileFact:
-        """The file of the predictions."""
-        return next(file for file in self.files if file.name.startswith("predictions/"))
-
-    @property
-    def labelled(self) -> Predictions | None:
-        """The predictions, where they can be compared with a truth."""
-        has_labels = self.predictions is not None and self.predictions.y_true is not None
-        return self.predictions if has_labels else None
+    def file(self, name: str) -> FileFact:
+        """Return what became of the file `name`."""
+        return next(file for file in self.files if file.name == name)
 
 
-def read_run_facts(run: RunDir) -> RunFacts:
+def read_run_facts(run: RunDir, champion: Mapping[str, Any] | None = None) -> RunFacts:
     """Read every file of `run` that the report shows.
 
     Only run.json must be there; raises RunError without it. Any other file that is damaged is a
-    finding, and so is a number in metrics.json that its predictions table does not give.
+    finding, and so is a score that its predictions table does not give. `champion` is the content
+    of champion.json, where one chose this run; a test score brings its own.
     """
-    facts = RunFacts(run, RunRecord.load(run))
-    facts.files.append(FileFact("run.json", "command, code, packages, hardware, data", "read"))
-    facts.findings += _status_findings(facts.record)
-    facts.config = _read(facts, run.config_path, _read_text, "the resolved configuration")
-    facts.diff = _read(facts, run.diff_path, _read_text, "changes that are in no commit")
-    facts.epochs = _read(facts, run.metrics_log_path, _read_log, "one record per epoch") or []
-    facts.steps = _read(facts, run.steps_log_path, _read_log, "one record per step") or []
-    facts.scores = _read(facts, run.metrics_path, _read_scores, "scores, intervals, baselines")
-    path = _predictions_path(facts)
-    facts.predictions = _read(facts, path, Predictions.load, "one row per patch")
-    facts.findings += _score_findings(facts)
-    return facts
-
-
-def _read(facts: RunFacts, path: Path, read: Callable[[Path], T], holds: str) -> T | None:
-    """Return what `read` gives, or None; note the file's state, and a finding if it is damaged."""
-    name = path.relative_to(facts.run.path).as_posix()
-    state, content = "absent", None
-    if path.is_file():
-        try:
-            content = read(path)
-            state = "read"
-        except (RunError, OSError, ValueError) as error:
-            state = "damaged"
-            message = f"{name} is damaged, so nothing is shown of it. {error}"
-            facts.findings.append(Finding(f"damaged-{name}", "error", message))
-    facts.files.append(FileFact(name, holds, state))
-    return content
+    record, reader = RunRecord.load(run), Reader(run)
+    reader.files.append(FileFact("run.json", "command, code, packages, hardware, data", "read"))
+    config = reader.read(run.config_path, _read_text, "the resolved configuration")
+    diff = reader.read(run.diff_path, _read_text, "changes that are in no commit")
+    epochs = reader.read(run.metrics_log_path, _read_log, "one record per epoch") or []
+    steps = reader.read(run.steps_log_path, _read_log, "one record per step") or []
+    gradients = reader.read(run.gradients_log_path, _read_log, "one norm per layer and step") or []
+    valid = read_valid_facts(run, record, reader)
+    test = read_test_facts(run, record, reader)
+    if test is not None and test.scores is not None:
+        champion = test.scores["champion"] or champion
+    return RunFacts(
+        run=run,
+        record=record,
+        valid=valid,
+        test=test,
+        champion=champion,
+        config=config,
+        diff=diff,
+        epochs=epochs,
+        steps=steps,
+        gradients=gradients,
+        files=reader.files,
+        findings=[*_status_findings(record), *reader.findings, *valid.findings],
+    )
 
 
 def _read_text(path: Path) -> str:
@@ -120,23 +110,6 @@ def _read_text(path: Path) -> str:
 
 def _read_log(path: Path) -> list[dict[str, Any]]:
     return list(read_jsonl(path))
-
-
-def _read_scores(path: Path) -> dict[str, Any]:
-    scores = read_json(path)
-    missing = [key for key in SCORE_KEYS if key not in scores]
-    if missing:
-        raise RunError(f"{path} lacks {', '.join(missing)}. Evaluate again.")
-    return scores
-
-
-def _predictions_path(facts: RunFacts) -> Path:
-    """Return the table that was scored, else the first there is, else where valid would be."""
-    run = facts.run
-    if facts.scores is not None:
-        return run.predictions_path(facts.scores["split"])
-    paths = [run.predictions_path(split) for split in SPLITS_BY_INTEREST]
-    return next((path for path in paths if path.is_file()), run.predictions_path("valid"))
 
 
 def _status_findings(record: RunRecord) -> list[Finding]:
@@ -163,60 +136,3 @@ def _status_findings(record: RunRecord) -> list[Finding]:
         )
         findings.append(Finding("uncommitted-code", "warning", message))
     return findings
-
-
-def _score_findings(facts: RunFacts) -> list[Finding]:
-    """Return what does not hold between metrics.json, the predictions, and the best checkpoint."""
-    scores, predictions = facts.scores, facts.predictions
-    if scores is None and facts.state_of("metrics.json") == "damaged":
-        return []  # which is a finding already
-    if scores is None:
-        message = (
-            "This run has no scores: metrics.json is absent. "
-            f"Write it with: ml-core evaluate {shlex.quote(str(facts.run.path))}"
-        )
-        return [Finding("not-evaluated", "warning", message)]
-    findings = []
-    scored, best = scores.get("weights_sha256"), facts.record.best.get("weights_sha256")
-    if scored and best and scored != best:
-        message = (
-            f"The weights that were scored ({scored[:12]}, epoch {scores.get('epoch')}) are not "
-            f"the best of this run ({best[:12]}, epoch {facts.record.best.get('epoch')})."
-        )
-        findings.append(Finding("scored-weights-are-not-the-best", "warning", message))
-    if predictions is None:
-        message = f"The scores cannot be recomputed: {facts.table.name} is {facts.table.state}."
-        return [*findings, Finding("scores-not-recomputed", "warning", message)]
-    if predictions.weights_sha256 != scored:
-        message = (
-            f"metrics.json scores the weights {scored}, but {facts.table.name} "
-            f"was made with {predictions.weights_sha256}. Evaluate again."
-        )
-        findings.append(Finding("predictions-of-other-weights", "error", message))
-    if facts.labelled is not None:
-        wrong, facts.recomputed_difference = _compare(facts.labelled, scores)
-        if wrong:
-            message = (
-                f"metrics.json is not what {facts.table.name} gives: {'; '.join(wrong)}. "
-                "Evaluate again."
-            )
-            findings.append(Finding("scores-do-not-match-predictions", "error", message))
-    return findings
-
-
-def _compare(predictions: Predictions, scores: dict[str, Any]) -> tuple[list[str], float]:
-    """Return the metrics that the table does not give, with both values; and the largest gap."""
-    recomputed = predictions.metrics(scores["threshold"])
-    wrong, largest = [], 0.0
-    if scores["n"] != len(predictions):
-        wrong.append(f"n is {scores['n']}, the table has {len(predictions)} patches")
-    for name, metric in scores["metrics"].items():
-        written = math.nan if metric["value"] is None else float(metric["value"])
-        known = recomputed.get(name, math.nan)
-        if math.isnan(written) and math.isnan(known):
-            continue
-        gap = abs(written - known)
-        largest = max(largest, gap)  # a NaN on one side only does not raise it, but is named
-        if not gap <= TOLERANCE:
-            wrong.append(f"{name} is {written:.6g}, the table gives {known:.6g}")
-    return wrong, largest

@@ -10,8 +10,8 @@ from ml_core.data.checks import channel_stats
 from ml_core.data.loader import PatchLoader
 from ml_core.data.pcam import PCAMDataset
 from ml_core.models import PatchClassifier, Preprocess, build_model
-from ml_core.pipeline.device import choose_precision
-from ml_core.pipeline.splits import train_loader
+from ml_core.pipeline.parts.device import choose_precision
+from ml_core.pipeline.parts.splits import train_loader
 from ml_core.reproducibility import seed_everything
 from ml_core.solver import Trainer
 from ml_core.solver.optim import build_optimizer, build_scheduler

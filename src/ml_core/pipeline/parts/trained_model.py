@@ -11,13 +11,14 @@ from ml_core.checkpoint import load_best
 from ml_core.config import Config
 from ml_core.errors import ConfigError
 from ml_core.models import PatchClassifier, build_from_spec
-from ml_core.pipeline.device import choose_device, choose_precision
+from ml_core.pipeline.parts.device import choose_device, choose_precision
 from ml_core.runs import RunDir
 
 # What may be set anew for a trained run: where things are and how they are scored. The data may
 # have moved, since their SHA-256 is compared. Everything else decided what was trained.
 SETTABLE = (
     "data.data_path",
+    "data.ledger_dir",
     "data.num_workers",
     "evaluation.num_resamples",
     "evaluation.threshold",

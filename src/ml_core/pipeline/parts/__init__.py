@@ -1,0 +1,1 @@
+"""What several stages are made of: data, model, device, the gate before training."""

@@ -1,0 +1,1 @@
+"""What `tune` is made of, from the plan of a study to its page."""

@@ -1,0 +1,1 @@
+"""What `select` and `compare` read of runs and studies."""

@@ -1,0 +1,1 @@
+"""What of runs, studies and champions MLflow is sent."""

@@ -1,0 +1,1 @@
+"""Which of many runs is the champion, by which rule, on what evidence."""
