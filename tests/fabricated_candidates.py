@@ -47,7 +47,7 @@ def fabricate_candidate(
         "output_dir": str(parent),
         "optimizer": {"name": "adamw", "lr": lr},
         "evaluation": {"num_resamples": num_resamples},
-        "selection": selection or {},
+        "selection": selection or {"threshold": {"rule": "f_beta"}},
     }
     run.config_path.write_text(yaml.safe_dump(raw))
     logit = fabricate_logits(seed, separation, labels) if logit is None else logit

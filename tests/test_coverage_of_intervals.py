@@ -175,8 +175,8 @@ def test_intervals_hold_the_truth_in_93_to_97_of_100_tables(world):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "world",
-    [World(300, 1.2, 0.5), World(1000, 1.0, 0.1)],
-    ids=["300 patches", "100 tumours of 1,000"],
+    [World(1000, 1.2, 0.5), World(1000, 1.0, 0.1)],
+    ids=["1,000 patches", "100 tumours of 1,000"],
 )
 def test_paired_intervals_hold_the_true_difference_in_93_to_97_of_100_tables(world):
     held = coverage_of_differences(world, num_tables=1000, num_resamples=1000)

@@ -114,14 +114,14 @@ def test_a_resumed_run_ends_in_the_same_bits(data_dir, tmp_path, stop_after):
     fit(straight, data_dir)
 
     stopped = make_trainer(data_dir, tmp_path, "stopped")
-    take_step = stopped._train_step
+    take_step = stopped.train_step
 
     def step_then_interrupt(group):
         take_step(group)
         if stopped.state.step == stop_after:
             os.kill(os.getpid(), signal.SIGINT)
 
-    stopped._train_step = step_then_interrupt
+    stopped.train_step = step_then_interrupt
     assert fit(stopped, data_dir).status == "interrupted"
     assert stopped.state.step == stop_after
     run = stopped.tracker.run

@@ -44,7 +44,7 @@ def without_probe_and_page(monkeypatch):
     monkeypatch.setattr(finish, "study_report", lambda _: {})
 
 
-def config_of(data_dir, folder, *, epochs=3, **search):
+def config_of(data_dir, folder, *, epochs=12, **search):
     search = {"pruner": {"name": "none"}, **search}
     path = write_config(
         folder / "config.yaml", data_dir,
@@ -228,7 +228,7 @@ def test_one_worker_and_two_give_the_same_random_trials_bit_for_bit(data_dir, tm
 
 
 def test_an_interrupted_study_goes_on_where_it_stopped(data_dir, tmp_path):
-    config = config_of(data_dir, tmp_path, epochs=8, **trials_list(GOOD, GOOD))
+    config = config_of(data_dir, tmp_path, epochs=40, **trials_list(GOOD, GOOD))
 
     def interrupt():
         first_report(tmp_path, 0)

@@ -28,7 +28,9 @@ class EvaluationConfig(Section):
     """How the predictions are scored."""
 
     threshold: float = Field(0.5, gt=0, lt=1, description="tumour from this probability on")
-    num_resamples: int = Field(1000, ge=100, description="bootstrap resamples of every interval")
+    num_resamples: int = Field(
+        1000, ge=100, description="bootstrap resamples, where an interval needs them"
+    )
 
 
 class ThresholdConfig(Section):

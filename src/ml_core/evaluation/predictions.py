@@ -18,7 +18,7 @@ from ml_core.evaluation.split_table import check_unique, facts_of, read_table, w
 from ml_core.metrics import (
     SAMPLE_FACTS,
     baseline_metrics,
-    bootstrap_intervals,
+    compute_intervals,
     compute_metrics,
     confusion,
 )
@@ -152,7 +152,7 @@ def evaluate_predictions(
     """
     labels, probs, nll = predictions.labels, predictions.y_prob, predictions.nll
     values = compute_metrics(labels, probs, threshold, nll=nll)
-    intervals = bootstrap_intervals(labels, probs, threshold, num_resamples, level, seed, nll=nll)
+    intervals = compute_intervals(labels, probs, threshold, num_resamples, level, seed, nll=nll)
     return {
         "split": predictions.split,
         "threshold": threshold,

@@ -26,8 +26,6 @@ from ml_core.metrics.scores import (
     f_beta,
 )
 
-bootstrap_intervals = compute_intervals  # its name when every interval was a bootstrap's
-
 __all__ = [
     "HIGHER_IS_BETTER",
     "SAMPLE_FACTS",
@@ -39,7 +37,6 @@ __all__ = [
     "auc_standard_error",
     "balanced_accuracy_interval",
     "baseline_metrics",
-    "bootstrap_intervals",
     "compute_intervals",
     "compute_metrics",
     "confusion",

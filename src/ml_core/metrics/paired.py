@@ -55,8 +55,9 @@ def paired_bootstrap(
     resample differ by 0 with p = 1, which on few patches is no proof that they are alike.
 
     Measured on 1,000 tables each, the interval of 95 % holds the true difference of every metric in
-    PAIRED_COVERAGE
-    Percentiles hold less where few patches decide: 91 % for a specificity of 0.98 among 270.
+    93.9 to 96.0 % for 1,000 patches, half of them tumour; in 93.8 to 95.5 % for 300, but for PR-AUC
+    in 92.6 %; with 30 tumours among 300 in 92.6 % (recall, F2) to 95.1 %. Percentiles hold it less
+    where few patches decide: in 91.3 % for the specificity of 0.98 of the last.
 
     The resamples depend on (seed, patches), not on the order of the patches. Raises ValueError as
     `compute_metrics` and `compute_intervals` do, and for a metric that does not exist.

@@ -53,15 +53,23 @@ class Pause:
 
 
 def spans_of(attempts: Iterable[Attempt]) -> list[Span]:
-    """Return a span for each attempt; one whose end is not known is as long as it was alive."""
+    """Return a span for each attempt; one whose end is not known is as long as it was alive.
+
+    Claims are noted by the second: an attempt ends at the latest where its worker's next begins.
+    """
     attempts = sorted(attempts, key=lambda attempt: attempt.claimed_at)
     if not attempts:
         return []
     began = dt.datetime.fromisoformat(attempts[0].claimed_at)
-    spans = []
+    spans: list[Span] = []
+    last_of: dict[str, int] = {}  # by worker, where its last span is in `spans`
     for attempt in attempts:
         start = (dt.datetime.fromisoformat(attempt.claimed_at) - began).total_seconds()
         worker = f"{attempt.worker.get('host', '?')} {attempt.worker.get('pid', '')}".strip()
+        if worker in last_of:
+            before = spans[last_of[worker]]
+            spans[last_of[worker]] = replace(before, end_s=min(before.end_s, start))
+        last_of[worker] = len(spans)
         spans.append(Span(worker, attempt.number, start, start + attempt.seconds, attempt.state))
     return spans
 

@@ -14,7 +14,7 @@ from ml_core.errors import DataError
 from ml_core.evaluation.baselines import BaselineTable
 from ml_core.evaluation.predictions import Predictions
 from ml_core.evaluation.predictor import predict
-from ml_core.log import progress
+from ml_core.log import progress, shown
 from ml_core.pipeline.parts.baselines import baseline_table
 from ml_core.pipeline.parts.splits import inference_loader, open_split
 from ml_core.pipeline.parts.trained_model import TrainedModel
@@ -67,7 +67,7 @@ def split_baselines(
 
 def log_scores(run: RunDir, scores: Mapping[str, Any], headline: str) -> None:
     """Say the metrics that most readers look for first, with their intervals."""
-    logger.info("%s on %s, %s, with 95 %% intervals:", run.name, scores["split"], headline)
+    logger.info("%s on %s, %s, with 95 %% intervals:", shown(run.path), scores["split"], headline)
     for name in SHOWN:
         score = scores["metrics"][name]
         if score["value"] is not None and score["low"] is not None:

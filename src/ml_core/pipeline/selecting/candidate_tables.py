@@ -61,7 +61,9 @@ def _predictions(candidate: Candidate, overrides: Sequence[str]) -> Predictions:
     try:
         table = load_predictions(candidate)
     except RunError as error:
-        logger.info("%s: %s", shown(candidate.run.path), error)
+        is_there = candidate.run.predictions_path(SPLIT).exists()
+        reason = f": {error}" if is_there else ""
+        logger.info("%s is scored first%s", shown(candidate.run.path), reason)
         table = _predict_again(candidate, overrides, error)
     if np.ptp(table.logit) == 0:
         raise RunError(f"it gives every patch {table.y_prob[0]:.4f}: it has learned nothing")
