@@ -18,7 +18,10 @@ from PIL import Image
 from tiny_pcam import make_patches, write_config, write_split, write_tiny_pcam
 
 from ml_core.cli import main
+from ml_core.cli_options import command_line
+from ml_core.config import Config
 from ml_core.data.layout import split_paths
+from ml_core.errors import RunError
 from ml_core.evaluation.predictions import Predictions
 from ml_core.runs import RunDir, RunRecord, read_json, read_jsonl
 
@@ -198,6 +201,26 @@ def test_predict_refuses_what_it_cannot_read(ml_core, trained, tmp_path):
     done = ml_core("predict", trained.path, tmp_path / "absent.png", "--out", out)
     assert done.code == 2
     assert ".csv or .parquet" in done.out
+
+
+def test_predict_refuses_the_test_split_by_place_and_by_bytes(ml_core, trained, tmp_path):
+    data_path = Config.load(trained.config_path).data.data_path
+    test = split_paths(data_path, "test").x
+    was_there = test.is_file()
+    if not was_there:
+        labels = np.arange(20) % 2
+        write_split(data_path, "test", make_patches(labels, 9), labels)
+    try:
+        copy = tmp_path / "copy.h5"
+        copy.write_bytes(test.read_bytes())
+        for file in (test, copy):
+            done = ml_core("predict", trained.path, file, "--out", tmp_path / "out.csv")
+            assert done.code == 2
+            assert "is the test split of this run's data, which is sealed" in done.out
+    finally:
+        if not was_there:
+            for path in split_paths(data_path, "test")[:2]:
+                path.unlink()
 
 
 # ---- stopping and going on ---------------------------------------------------------------------
@@ -547,3 +570,32 @@ def test_a_run_that_was_not_evaluated_says_so_in_its_report_or_is_refused(ml_cor
     done = ml_core("report", trained.path)
     assert "Traceback" not in done.out
     assert done.code in (0, 2)
+
+
+def test_a_password_that_was_typed_is_not_kept_in_the_record(monkeypatch):
+    typed = ["ml-core", "train", "a.yaml", "--set", "tracking.mlflow_uri=http://bob:s3cret@host/x"]
+    monkeypatch.setattr(sys, "argv", typed)
+    assert command_line() == (
+        "ml-core train a.yaml --set tracking.mlflow_uri=http://bob:***@host/x"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("study", "is a study, not a run directory"),
+        ("file", "not a run directory but a file"),
+        ("nothing", "there is nothing of that name"),
+        ("folder", "it has no run.json"),
+    ],
+)
+def test_what_is_no_run_is_called_what_it_is(kind, words, tmp_path):
+    path = tmp_path / kind
+    if kind in ("study", "folder"):
+        path.mkdir()
+    if kind == "study":
+        (path / "study.json").write_text("{}")
+    if kind == "file":
+        path.write_text("hello")
+    with pytest.raises(RunError, match=words):
+        RunDir.open(path)

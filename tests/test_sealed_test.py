@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -583,3 +584,15 @@ def test_a_threshold_found_on_test_and_frozen_by_hand_is_said_beside_its_score(r
     assert "test-seen-before" in [finding["id"] for finding in scores["findings"]]
     page = (report([run.path]), run.report_path.read_text())[1]
     assert "had been opened once for others, once unsealed" in page
+
+
+def test_an_opening_whose_ledger_was_sent_elsewhere_is_found_beside_the_data_too(
+    run, champion, tmp_path
+):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    evaluate(champion, "test", [f"data.ledger_dir={elsewhere}"], command="a test")
+    shutil.rmtree(elsewhere)
+    again = evaluate(champion, "test", command="a test")
+    assert again["openings"]["num"] == 2
+    assert [entry["event"] for entry in entries(run)].count("opened") == 2

@@ -181,6 +181,17 @@ def test_a_space_that_contradicts_itself_is_refused(space, words):
             "data.data_path is the same for all trials",
         ),
         ({"space": {"training.best_metric": {"choices": ["val_f1"]}}}, "cannot be searched"),
+        ({"space": {"data.max_patches": {"choices": [40, 80]}}}, "cannot be searched"),
+        (  # nor around a key that is shared
+            {"space": {"training": {"choices": [{"best_metric": "val_f1"}]}}},
+            "training.best_metric is the same for all trials",
+        ),
+        (
+            {"sampler": "grid",
+             "space": {"model.dropout_rate": {"low": 0.0, "high": 0.9, "step": 0.0001},
+                       "optimizer.lr": {"choices": [0.1, 0.2]}}},
+            "more than 10,000 combinations",
+        ),
     ],
 )  # fmt: skip
 def test_a_value_that_makes_no_config_is_refused_by_key_value_and_reason(tmp_path, search, words):

@@ -22,7 +22,7 @@ from ml_core.config import Config
 from ml_core.data.layout import split_paths
 from ml_core.errors import ConfigError, RunError
 from ml_core.evaluation.baselines import BaselineTable
-from ml_core.evaluation.calibration import Calibration
+from ml_core.evaluation.calibration import Calibration, fit_calibration
 from ml_core.evaluation.predictions import Predictions
 from ml_core.evaluation.threshold import ChosenThreshold
 from ml_core.metrics import compute_metrics, delong_test
@@ -32,7 +32,7 @@ from ml_core.runs import RunDir, RunRecord, read_json, write_json
 from ml_core.search.study_dir import StudyDir, StudyRecord
 from ml_core.selection.champion import Champion
 from ml_core.selection.evidence import compare_with_baselines, decision_metric
-from ml_core.selection.paired import Contender
+from ml_core.selection.paired import Contender, paired_differences
 
 COMMAND = "ml-core select runs/*"
 
@@ -586,3 +586,29 @@ def test_selection_of_ten_candidates_with_32768_predictions_takes_under_5_second
     started = time.process_time()
     select(paths)
     assert time.process_time() - started < 10  # of all threads: 5 s on 2 cores
+
+
+def test_isotonic_steps_do_not_lift_the_order_of_noise():
+    generator = np.random.default_rng(0)
+    above = 0
+    for _ in range(40):
+        labels, logit = generator.integers(0, 2, 300), generator.normal(size=300)
+        calibrated = fit_calibration("isotonic", labels, logit).apply(logit)
+        raw = 1 / (1 + np.exp(-logit))
+        champion = Contender("champion", calibrated, 0.5, ranking=raw)
+        found = paired_differences(
+            labels, champion, Contender("prior", np.full(300, 0.5), 0.5), ("roc_auc",),
+            num_resamples=100,
+        )  # fmt: skip
+        above += found["roc_auc"]["low"] > 0
+    assert above <= 4  # 1 expected; 12 by the calibrated probabilities
+
+
+def test_seeds_of_the_champions_recipe_that_failed_are_said(tmp_path, baselines):
+    good = fabricate_candidate(tmp_path, 1)
+    failed = fabricate_candidate(tmp_path, 2, status="diverged")
+    other = fabricate_candidate(tmp_path, 2, lr=0.5, status="diverged")
+    findings = select([good.path, failed.path, other.path])["findings"]
+    (lost,) = (each for each in findings if each["id"] == "seeds-left-out")
+    assert failed.name in lost["message"]
+    assert other.name not in lost["message"]

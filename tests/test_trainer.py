@@ -297,3 +297,12 @@ def test_the_course_script_works_as_it_was_written(data_dir, tmp_path):
     assert len(list(read_jsonl(run_dir / "metrics.jsonl"))) == 2
     path = trainer.save_checkpoint(2, loss)
     assert load_checkpoint(path).state["train"]["step"] == trainer.state.step
+
+
+def test_a_run_killed_after_it_lost_patience_does_not_train_on(data_dir, tmp_path):
+    stopped = make_trainer(data_dir, tmp_path, epochs=30, early_stopping_patience=2)
+    fit(stopped, data_dir)
+    resumed = make_trainer(data_dir, tmp_path, "again", epochs=30, early_stopping_patience=2)
+    resumed.load_checkpoint(load_last(stopped.tracker.run.checkpoints_dir))
+    assert fit(resumed, data_dir).status == "stopped_early"
+    assert resumed.state.step == stopped.state.step

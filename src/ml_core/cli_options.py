@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -44,8 +45,9 @@ def finish(result: dict[str, Any], as_json: bool) -> None:
 
 
 def command_line() -> str:
-    """Return what was typed, for the record."""
-    return shlex.join(["ml-core", *sys.argv[1:]])
+    """Return what was typed, for the record, without the password that an address may hold."""
+    typed = shlex.join(["ml-core", *sys.argv[1:]])
+    return re.sub(r"(://[^/\s:@]+):[^/\s@]*@", r"\1:***@", typed)
 
 
 def required(config: Path | None, resumed: str = "RUN") -> Path:

@@ -61,6 +61,15 @@ class RunDir:
     def open(cls, path: str | Path) -> RunDir:
         """Return the run at `path`; raises RunError when there is none."""
         run = cls(Path(path))
+        if not run.path.exists():
+            raise RunError(f"{path} is not a run directory: there is nothing of that name.")
+        if (run.path / "study.json").is_file():
+            raise RunError(
+                f"{path} is a study, not a run directory: it has a run per trial, such as "
+                f"{run.path / 'trials' / '0000' / 'run'}. Its champion: ml-core select {path}."
+            )
+        if run.path.is_file():
+            raise RunError(f"{path} is not a run directory but a file; give the run's folder.")
         if not run.record_path.is_file():
             raise RunError(f"{path} is not a run directory: it has no run.json.")
         return run

@@ -79,7 +79,7 @@ def compare(
     }
     _say(result, groups, left_out)
     if out is not None:
-        write_json(out, result)
+        _write(out, result)
         logger.info("written to %s", shown(out))
     return result
 
@@ -233,8 +233,23 @@ def _say(result: dict[str, Any], groups: Sequence[Group], left_out: Sequence[Lef
         logger.info("not used\n%s", listed(left_out))
 
 
+def _write(out: Path, result: dict[str, Any]) -> None:
+    try:
+        write_json(out, result)
+    except OSError as error:
+        raise RunError(
+            f"cannot write {out}: {error.strerror or error}. Give a file in a folder that you may "
+            "write to: --out."
+        ) from error
+
+
+def _named(run: Path) -> str:
+    """Return the name of a run, and that of its trial where every trial's run is called "run"."""
+    return f"trial {run.parent.name}" if run.name == "run" else run.name
+
+
 def _say_paired(paired: dict[str, Any], metric: str) -> None:
-    names = [Path(run).name for run in paired["runs"]]
+    names = [_named(Path(run)) for run in paired["runs"]]
     if "why_not" in paired:
         logger.warning("1. and 2. cannot be compared patch by patch: %s", paired["why_not"])
         return

@@ -162,7 +162,10 @@ def _prove(
 ) -> tuple[Ready, Champion]:
     """Return the champion, ready to decide, and what is frozen; RunError if it beats too few."""
     candidate, selection = choice.champion.candidate, settings.selection
-    best = make_ready(candidate, tables.of(candidate), selection.calibration, settings.rule)
+    try:
+        best = make_ready(candidate, tables.of(candidate), selection.calibration, settings.rule)
+    except RunError as error:
+        raise RunError(f"{candidate.run.path}: {error}") from error
     labels = best.raw.labels
     chosen = choose_threshold(
         labels, best.calibrated.y_prob, settings.rule, settings.num_resamples, SEED
@@ -186,7 +189,7 @@ def _prove(
             for split, record in candidate.record.data.items()
         },
         code=dict(candidate.record.code),
-        findings=[*findings, *check_choice(choice)],
+        findings=[*findings, *check_choice(choice, left_out)],
     )
     return best, champion
 
@@ -200,7 +203,7 @@ def _compare_with_baselines(
         best.contender,
         _baselines(best, settings),
         decision,
-        optimism=_optimism(chosen, decision),
+        optimism=_optimism(_judged(best, chosen, settings), decision),
         num_resamples=settings.num_resamples,
         seed=SEED,
     )
@@ -218,6 +221,18 @@ def _baselines(best: Ready, settings: SelectionSettings) -> list[Contender]:
     return ready_baselines(raw.labels, table.probs_of(SPLIT, raw.index, raw.labels), settings.rule)
 
 
+def _judged(best: Ready, chosen: ChosenThreshold, settings: SelectionSettings) -> ChosenThreshold:
+    """Return a choice whose optimism is that of `chosen`.
+
+    Isotonic steps were fitted to these labels, and resamples would keep them: the same rule on the
+    uncalibrated probabilities has every cut to choose from.
+    """
+    if best.calibration.kind != "isotonic":
+        return chosen
+    raw = best.raw
+    return choose_threshold(raw.labels, raw.y_prob, settings.rule, settings.num_resamples, SEED)
+
+
 def _optimism(chosen: ChosenThreshold, metric: str) -> float:
     """Return by how much `metric` is too good on the patches that the threshold was chosen on."""
     estimate = chosen.expected[metric]
@@ -231,7 +246,11 @@ def _compare_with_runner_up(
     if choice.runner_up is None:
         return None, []
     run = choice.runner_up.candidate
-    second = make_ready(run, tables.of(run), settings.selection.calibration, settings.rule)
+    try:
+        second = make_ready(run, tables.of(run), settings.selection.calibration, settings.rule)
+    except RunError as error:
+        message = f"The runner-up {run.name} could not be made ready to be compared: {error}"
+        return None, [Finding("no-runner-up", "warning", message)]
     differences, findings = compare_with_runner_up(
         best.raw.labels,
         best.contender,

@@ -171,7 +171,7 @@ def _train_in(
             record.duration_s += time.monotonic() - started
             with contextlib.suppress(OSError):  # a full disk must not hide the first error
                 record.save(run)
-            if sync is not None:
+            if sync is not None and not record.study:  # what a trial lacks, its study sends
                 logger.info("%s", finish_sync(sync).message)
     if record.status == "interrupted":
         logger.info("interrupted; go on with: ml-core train --resume %s", shown(run.path))

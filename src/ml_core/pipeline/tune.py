@@ -88,6 +88,7 @@ def resume(study_path: Path, *, workers: int | None = None, command: str) -> dic
             logger.info("all %d trials of %s have ended", record.num_trials, shown(study.path))
             return finish_study(study)
         refuse_other_bytes(study, config)
+        record = StudyRecord.load(study)  # others may have written it meanwhile
         if code_record()[0] != record.code:
             logger.warning("the code has changed since the study began; see run.json of each trial")
         record.status, record.ended_at = "running", None
@@ -119,12 +120,10 @@ def _run(study: StudyDir, num_workers: int, command: str) -> dict[str, Any]:
             size=num_workers,
             max_replaced=_REPLACED_PER_WORKER * num_workers,
         )
-        is_told = False
         while crew.is_at_work:
             crew.wait(_LOOK_S)
-            if stop and not is_told:
-                crew.stop()
-                is_told = True
+            if stop:
+                crew.stop()  # at each look: one that is starting does not listen yet
             lines.show()
         lines.show()
         is_stopped = bool(stop)
@@ -148,11 +147,15 @@ def _settle(study: StudyDir, crew: Crew, *, is_stopped: bool) -> dict[str, Any]:
         raise RunError(crew.refusals[0])
     if not is_stopped:
         raise RunError(
-            f"{crew.num_dead} workers died, and trials of {shown(study.path)} are left. What each "
+            f"{_how_they_ended(crew)}, and trials of {shown(study.path)} are left. What each trial "
             f"printed is in its output.log. {how_to_go_on}"
         )
     logger.info("interrupted. %s", how_to_go_on)
     return {**study_result(study, trials), "status": "interrupted"}
+
+
+def _how_they_ended(crew: Crew) -> str:
+    return f"{crew.num_dead} workers died" if crew.num_dead else "the workers were told to stop"
 
 
 def _send(study: StudyDir, uri: str) -> None:

@@ -88,8 +88,8 @@ def distribution(parameter: Parameter) -> BaseDistribution:
 
 
 def to_category(value: Any) -> Any:
-    """Return a value as optuna takes it: a list, which it refuses, as JSON."""
-    return json.dumps(value) if isinstance(value, list) else value
+    """Return a value as optuna takes it: lists and mappings, which it refuses, as JSON."""
+    return json.dumps(value) if isinstance(value, list | dict) else value
 
 
 def export(

@@ -13,6 +13,8 @@ import yaml
 
 from ml_core.errors import ConfigError, did_you_mean
 
+MOST_POINTS = 10_000  # of a grid: more is a slip, and would not fit in memory
+
 Params = dict[str, Any]
 When = Mapping[str, tuple[Any, ...]]
 
@@ -154,6 +156,11 @@ class Space:
         """Return every combination, the last key changing fastest; raises ConfigError."""
         points: list[Params] = [{}]
         for key, parameter in self.parameters.items():
+            if len(points) * len(parameter.grid()) > MOST_POINTS:
+                raise ConfigError(
+                    f"search: a grid over {', '.join(self.parameters)} has more than "
+                    f"{MOST_POINTS:,} combinations. Give fewer values, or take sampler tpe."
+                )
             points = [
                 {**point, key: value} if self.is_active(key, point) else point
                 for point in points

@@ -118,13 +118,25 @@ def _run(folder: AttemptDir, calls: Calls) -> None:
     """Run the trial in its own process and see that its end is noted."""
     started = time.monotonic()
     context = multiprocessing.get_context("fork")  # of this process, which has a single thread
-    process = context.Process(target=calls.run_trial, args=(folder,), name=folder.name)
-    process.start()
+    process = context.Process(target=_child, args=(calls, folder), name=folder.name)
+    # A SIGTERM that comes meanwhile waits until the child has a handler of its own.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     code = _wait(process, calls.should_stop)
     process.close()
     note_end(folder, code, calls.should_stop(), time.monotonic() - started)
     if code == EXIT_CANNOT_WRITE:
         raise OSError(f"trial {folder.name} could not write its files (is the disk full?)")
+
+
+def _child(calls: Calls, folder: AttemptDir) -> None:
+    """Run a trial as a process that a SIGTERM ends, until the trial itself listens to it."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    calls.run_trial(folder)
 
 
 def _wait(process: BaseProcess, should_stop: Callable[[], bool]) -> int:
@@ -148,10 +160,10 @@ def note_end(folder: AttemptDir, code: int, was_asked: bool, seconds: float) -> 
         number = signal.SIGTERM if code == EXIT_STOPPED else -code
         state, cause = "failed", f"{KILLED} by signal {number:d}"
         cause += " (out of memory?)" if number == signal.SIGKILL else ""
-        error = f"its process was {cause}; see {folder.output_path}"
+        error = f"its process was {cause}; see trials/{folder.name}/{folder.output_path.name}"
     else:
         state, cause = "failed", ERROR
-        error = f"its process ended with {code}; see {folder.output_path}"
+        error = f"its process ended with {code}; see trials/{folder.name}/{folder.output_path.name}"
     with contextlib.suppress(AbandonedError), Journal(folder) as journal:
         journal.end(state, cause=cause, error=error, seconds=seconds)
 

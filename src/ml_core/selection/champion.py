@@ -22,6 +22,8 @@ from typing_extensions import TypedDict
 
 from ml_core.durable import written_aside
 from ml_core.errors import RunError
+from ml_core.evaluation.calibration import Calibration
+from ml_core.evaluation.threshold import ChosenThreshold
 from ml_core.findings import Finding
 from ml_core.runs import RunDir, RunRecord, read_json, write_json
 from ml_core.selection.runs import Candidate, best_weights_sha256
@@ -72,21 +74,43 @@ class Champion:
     @classmethod
     def load(cls, path: Path) -> Champion:
         """Read champion.json; raises RunError where it is missing, damaged, or another file."""
+        if path.is_file() and path.suffix != ".json":
+            raise RunError(
+                f"{path} is neither a run's directory nor the champion.json that ml-core select "
+                "writes."
+            )
         content = read_json(path)
+        if path.name == "run.json":
+            raise RunError(f"{path} is the record of a run; give its folder, {path.parent}.")
         if content.get("version", VERSION) != VERSION:
             raise RunError(
                 f"{path} is of version {content['version']}; this release reads version {VERSION}. "
                 "Choose the champion again: ml-core select."
             )
         try:
-            return TypeAdapter(cls).validate_python(content)
-        except ValidationError as error:
+            champion = TypeAdapter(cls).validate_python(content)
+            champion._check_parts()
+            return champion
+        except (RunError, KeyError, TypeError, ValueError) as error:
+            if not isinstance(error, ValidationError):
+                raise RunError(
+                    f"{path} is damaged: {error}. Put it back as ml-core select wrote it."
+                ) from error
             problem = error.errors()[0]
             where = ".".join(str(part) for part in problem["loc"])
             raise RunError(
                 f"{path} is not a champion: {where}: {problem['msg']}. "
                 "Give the file that ml-core select wrote, or choose again."
             ) from error
+
+    def _check_parts(self) -> None:
+        """Raise RunError, KeyError, TypeError or ValueError for a part that cannot be used."""
+        ChosenThreshold.from_dict(self.threshold)
+        Calibration.from_dict(self.calibration)
+        for baseline in self.baselines.values():
+            float(baseline["threshold"])
+        if missing := {"train", "valid"} - set(self.data):
+            raise ValueError(f"its data lack {', '.join(sorted(missing))}")
 
     def save(self, path: Path) -> None:
         """Write champion.json atomically; raises RunError when it cannot be written."""

@@ -6,25 +6,29 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ml_core.errors import RunError
+from ml_core.errors import MLCoreError, RunError
 from ml_core.findings import Finding
 from ml_core.metrics import compute_intervals, compute_metrics
+from ml_core.runs import RunDir
+from ml_core.selection.groups import recipe
 from ml_core.selection.operating_point import Ready
 from ml_core.selection.paired import Contender, Ints, is_better, paired_differences
 from ml_core.selection.rules import Choice
 from ml_core.selection.runs import LeftOut
+from ml_core.yaml_file import read_yaml
 
 # In recall, precision and specificity one of the two constant answers is perfect, so the decision
 # is judged by a metric that weighs both errors: as the threshold rule does, as nearly as there is.
 DECISION_METRICS = {
     "f_beta": "f2",
     "recall": "f2",
-    "cost": "f2",
+    "cost": "balanced_accuracy",  # at a rare prevalence few calls are right, whatever F2 says here
     "fixed": "f2",
     "youden": "balanced_accuracy",
     "specificity": "balanced_accuracy",
 }
 RANKING_METRIC = "roc_auc"
+AREAS = ("roc_auc", "pr_auc")  # what only the order of the patches decides
 
 
 def decision_metric(threshold_rule: str, beta: float = 2.0) -> str:
@@ -138,6 +142,11 @@ def evidence_of(
     intervals = compute_intervals(
         table.labels, table.y_prob, best.threshold, num_resamples, seed=seed, nll=table.nll
     )
+    if best.calibration.kind == "isotonic":  # its ties follow these very labels
+        raw = best.raw
+        values |= {name: compute_metrics(raw.labels, raw.y_prob)[name] for name in AREAS}
+        of_raw = compute_intervals(raw.labels, raw.y_prob, 0.5, num_resamples, seed=seed)
+        intervals |= {name: of_raw[name] for name in AREAS}
     spread = choice.ranked[0].spread(choice.metric)
     return {
         "split": table.split,
@@ -169,10 +178,17 @@ def evidence_of(
     }
 
 
-def check_choice(choice: Choice) -> list[Finding]:
+def check_choice(choice: Choice, left_out: Sequence[LeftOut] = ()) -> list[Finding]:
     """Return findings about how few seeds, or how many candidates, stand behind a champion."""
     findings = []
     seeds = choice.ranked[0].group.seeds
+    if lost := _lost_seeds(choice, left_out):
+        message = (
+            f"{len(lost)} more runs of the champion's recipe could not be used: "
+            + "; ".join(f"{each.path.name}: {each.reason}" for each in lost)
+            + ". Its mean is that of the seeds that went well."
+        )
+        findings.append(Finding("seeds-left-out", "warning", message))
     if len(seeds) == 1:
         message = (
             f"The champion's recipe was trained with one seed ({seeds[0]}), so nothing is known of "
@@ -192,6 +208,21 @@ def check_choice(choice: Choice) -> list[Finding]:
         action = "Believe the test split: ml-core evaluate champion.json --split test, once."
         findings.append(Finding("best-of-many", "info", message, action))
     return findings
+
+
+def _lost_seeds(choice: Choice, left_out: Sequence[LeftOut]) -> list[LeftOut]:
+    """Return which of the runs that could not be used have the champion's recipe, other seeds."""
+    winner = choice.champion.candidate
+    lost = []
+    for each in left_out:
+        try:
+            config = read_yaml(RunDir(each.path).config_path)
+        except MLCoreError:
+            continue
+        is_other_seed = config.get("seed") not in choice.ranked[0].group.seeds
+        if is_other_seed and recipe(config) == recipe(winner.config):
+            lost.append(each)
+    return lost
 
 
 def _lowered(difference: dict[str, Any], optimism: float) -> dict[str, Any]:

@@ -31,7 +31,8 @@ class Ready:
     def contender(self) -> Contender:
         """What is compared with others on the same patches."""
         table = self.calibrated
-        return Contender(self.candidate.name, table.y_prob, self.threshold, table.nll)
+        ranking = self.raw.y_prob if self.calibration.kind == "isotonic" else None
+        return Contender(self.candidate.name, table.y_prob, self.threshold, table.nll, ranking)
 
 
 def make_ready(candidate: Candidate, table: Predictions, kind: str, rule: ThresholdRule) -> Ready:

@@ -23,13 +23,21 @@ DELONG, BOOTSTRAP = "DeLong", "paired bootstrap"
 class Contender:
     """What one model says about the patches, float64 (N,), and from where on it says tumour.
 
-    `nll` is the loss of each patch where that is known more exactly than `y_prob` can tell.
+    `nll` is the loss of each patch where that is known more exactly than `y_prob` can tell, and
+    `ranking` what orders the patches where calibration on these very patches made ties of it: the
+    ties follow the labels, so that noise gets an area above one half.
     """
 
     name: str
     y_prob: Floats
     threshold: float
     nll: Floats | None = None
+    ranking: Floats | None = None
+
+    @property
+    def order(self) -> Floats:
+        """What areas under curves are computed from."""
+        return self.y_prob if self.ranking is None else self.ranking
 
 
 def paired_differences(
@@ -50,7 +58,7 @@ def paired_differences(
     """
     found: dict[str, dict[str, Any]] = {}
     if "roc_auc" in metrics:
-        test = delong_test(y_true, a.y_prob, b.y_prob, level)
+        test = delong_test(y_true, a.order, b.order, level)
         found["roc_auc"] = {
             "value": null_if_nan(test.auc_a),
             "other": null_if_nan(test.auc_b),
@@ -74,6 +82,11 @@ def paired_differences(
             nll_a=a.nll,
             nll_b=b.nll,
         )
+        if "pr_auc" in rest and (a.ranking is not None or b.ranking is not None):
+            differences |= paired_bootstrap(
+                y_true, a.order, b.order, (0.5, 0.5), ["pr_auc"],
+                num_resamples=num_resamples, seed=seed, level=level,
+            )  # fmt: skip
         for name in rest:
             each = differences[name]
             found[name] = {
@@ -102,7 +115,8 @@ def check_same_patches(index: Ints, y_true: Ints, other_index: Ints, other: Ints
         missing = len(np.setdiff1d(index, other_index)) + len(np.setdiff1d(other_index, index))
         raise RunError(
             f"{who} are not predictions of the same patches: {missing:,} are in one of them only. "
-            "Evaluate both again on the same data."
+            "Their data.max_patches, data.filter_data or exclusions differ: choose among runs that "
+            "agree in these. If they do agree, evaluate both again."
         )
     if not np.array_equal(y_true, other):
         raise RunError(

@@ -115,6 +115,11 @@ def one_standard_error(
         error, how = spread.sd / math.sqrt(spread.n), f"over {_runs(spread)}"
     else:
         error, how = standard_error(_best_first(best.learned, metric)[0].candidate, metric)
+    if math.isnan(error):
+        raise RunError(
+            f"the standard error of {metric} is undefined on these patches, as with fewer than two "
+            "of a class. Validate on more, or take --set selection.rule=best_mean."
+        )
     reach = _oriented(spread.mean, metric) - error
     near = [each for each in ranked if _oriented(each.spread(metric).mean, metric) >= reach]
     winner = min((each for each in near if each.learned), key=lambda each: each.group.simplicity)

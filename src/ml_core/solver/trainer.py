@@ -165,6 +165,9 @@ class Trainer:
         status, metrics = "completed", dict[str, float]()
         with self._stop as stop:
             while state.epoch <= settings.epochs:
+                if self._has_lost_patience():  # it had, before it was killed
+                    status = "stopped_early"
+                    break
                 started, patches_before = time.perf_counter(), state.patches
                 self._train_batches(train_loader)
                 if stop:
@@ -184,8 +187,7 @@ class Trainer:
                 if self._is_pruned(state.epoch - 1, metrics):
                     status = "pruned"
                     break
-                patience = settings.early_stopping_patience
-                if patience is not None and state.epochs_since_best >= patience:
+                if self._has_lost_patience():
                     status = "stopped_early"
                     break
                 if stop:
@@ -218,6 +220,10 @@ class Trainer:
             metrics["accuracy"], metrics["f1"], rate, seconds, "  best" if is_best else "",
         )  # fmt: skip
         return is_best
+
+    def _has_lost_patience(self) -> bool:
+        patience = self.settings.early_stopping_patience
+        return patience is not None and self.state.epochs_since_best >= patience
 
     def _is_pruned(self, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Ask whoever searches; the last epoch is asked as well, so that it is reported."""

@@ -11,6 +11,7 @@ from ml_core.config import Config
 from ml_core.data.checks import SplitRecord
 from ml_core.errors import RunError
 from ml_core.evaluation.calibration import Calibration
+from ml_core.evaluation.threshold import ChosenThreshold
 from ml_core.log import shown
 from ml_core.pipeline.parts.splits import refuse_other_data
 from ml_core.pipeline.parts.trained_model import load_run_config
@@ -89,7 +90,7 @@ def _load_champion(path: Path, overrides: Sequence[str]) -> Entrant:
         record=RunRecord.load(run),
         config=load_run_config(run, overrides),
         champion={**read_json(path), "sha256": sha256_of_champion(path)},
-        threshold=float(champion.threshold["value"]),
+        threshold=ChosenThreshold.from_dict(champion.threshold).value,
         calibration=Calibration.from_dict(champion.calibration),
     )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import logging
 import os
 import platform
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,17 @@ import ml_core
 from ml_core.config import Config
 from ml_core.data.checks import SplitRecord
 from ml_core.errors import RunError
-from ml_core.evaluation.openings import Openings, read_openings, record_opening, record_outcome
+from ml_core.evaluation.ledger import append_line
+from ml_core.evaluation.openings import (
+    OPENED,
+    Openings,
+    ledger_path,
+    read_openings,
+    record_opening,
+    record_outcome,
+)
 from ml_core.log import shown
+from ml_core.pipeline.parts.trained_model import load_run_config
 from ml_core.pipeline.sealed.entrant import Entrant
 from ml_core.reproducibility import code_record
 from ml_core.runs import RunDir, RunRecord, utc_now
@@ -40,6 +50,7 @@ def opened(
     copy_path = entrant.run.openings_copy_path
     entry = _entry(entrant, weights_sha256, test, command)
     ledger = record_opening(entry, test.x_sha256, folders, copy_path)
+    _tell_elsewhere(entrant, entry, test.x_sha256, ledger)
     logger.info("this opening of the test split is written down in %s", shown(ledger))
     outcome: dict[str, Any] = {"outcome": "failed"}
     try:
@@ -64,9 +75,32 @@ def count_openings(run: RunDir, record: RunRecord, config: Config, x_sha256: str
     Looked for in every folder where one may have been written, with the data also where they lay
     when the run was trained. Raises RunError when a ledger was tampered with.
     """
+    folders = [_data_ledger_dir(config), config.data.data_path, config.output_dir]
+    folders = [each.resolve() for each in (*folders, *_own_folders(run, record))]
+    return read_openings(x_sha256, folders, run.openings_copy_path)
+
+
+def _own_folders(run: RunDir, record: RunRecord) -> list[Path]:
+    """Return where a run's own config, without overrides, and its data say a ledger may be."""
+    own = load_run_config(run)
     trained_on = Path(record.data["valid"]["x_path"]).parent
-    folders = [_data_ledger_dir(config), config.data.data_path, trained_on, config.output_dir]
-    return read_openings(x_sha256, [each.resolve() for each in folders], run.openings_copy_path)
+    return [_data_ledger_dir(own), own.data.data_path, trained_on, own.output_dir]
+
+
+def _tell_elsewhere(
+    entrant: Entrant, entry: Mapping[str, Any], x_sha256: str, ledger: Path
+) -> None:
+    """Write the opening also where other runs look, if an override sent its ledger elsewhere.
+
+    It is counted once by its id; where a folder cannot be written, the first ledger has it.
+    """
+    folders = {each.resolve() for each in _own_folders(entrant.run, entrant.record)}
+    if ledger.parent.resolve() in folders:
+        return
+    for folder in folders:
+        if folder.is_dir():
+            with contextlib.suppress(OSError):
+                append_line(ledger_path(folder, x_sha256), {"event": OPENED, **entry})
 
 
 def _data_ledger_dir(config: Config) -> Path:

@@ -36,8 +36,9 @@ def finish_study(study: StudyDir) -> dict[str, Any]:
     """
     trials, record = load_trials(study), StudyRecord.load(study)
     best = best_trial(trials, record)
+    if record.status not in ("completed", "failed") or record.ended_at is None:
+        record.ended_at = utc_now()
     record.status = "completed" if best else "failed"
-    record.ended_at = record.ended_at or utc_now()
     record.save(study)
     write_table(study, trials, record)
     space = Space.from_dict(record.space)

@@ -17,7 +17,8 @@ from ml_core.search.summary import render_params
 DEFAULT_NUM_TRIALS = 20
 # Decided once for a study: its trials are compared by one metric on the same patches.
 SHARED = (
-    "data.audit_dir", "data.data_path", "data.dataset_type", "data.ledger_dir", "data.on_findings",
+    "data.audit_dir", "data.data_path", "data.dataset_type", "data.filter_data", "data.ledger_dir",
+    "data.max_patches", "data.on_findings",
     "evaluation", "experiment_name", "output_dir", "search", "seeds", "selection", "tracking",
     "training.best_metric",
 )  # fmt: skip
@@ -82,7 +83,8 @@ def _space_of(search: SearchConfig) -> Space:
 def _refuse_shared(space: Space) -> None:
     for key in space.parameters:
         for shared in SHARED:
-            if key == shared or key.startswith(f"{shared}."):
+            inside, around = key.startswith(f"{shared}."), shared.startswith(f"{key}.")
+            if key == shared or inside or around:
                 raise ConfigError(
                     f"search.space.{key}: {shared} is the same for all trials of a study, which "
                     "are compared by one metric on the same patches; it cannot be searched."

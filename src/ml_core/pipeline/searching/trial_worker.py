@@ -17,7 +17,7 @@ from ml_core.pipeline.searching.study_data import DataStamps
 from ml_core.pipeline.searching.trial import run_trial
 from ml_core.search.crew import EXIT_REFUSED
 from ml_core.search.study_dir import StudyDir
-from ml_core.search.worker import Calls, work
+from ml_core.search.worker import EXIT_STOPPED, Calls, work
 from ml_core.solver.interrupt import StopRequest
 
 
@@ -45,6 +45,8 @@ def run_worker(
         except MLCoreError as error:
             messages.send_bytes(str(error).encode())
             sys.exit(EXIT_REFUSED)
+        except KeyboardInterrupt:  # a second Ctrl-C; the trial has been told
+            sys.exit(EXIT_STOPPED)
 
 
 def _choose_gpu(devices: list[str], place: int) -> None:

@@ -53,7 +53,7 @@ def render_study(
     try:
         study.figures_dir.mkdir(exist_ok=True)
         for old in study.figures_dir.glob("slice_*.png"):  # of keys of an earlier page
-            old.unlink()
+            old.unlink(missing_ok=True)  # another command may finish the study as well
         for figure in figures:
             save_figure(figure.figure, study.figures_dir / f"{figure.name}.png")
         write_text(study.page_path, html)
