@@ -15,7 +15,7 @@ from ml_core.page.figure_style import INK, MUTED, PAPER, SERIES, house_figure
 
 Floats = npt.NDArray[np.float64]
 
-WIDE = (7.6, 2.9)
+WIDE = (9.4, 3.0)
 MAX_BINS = 200  # points of a line; more cannot be told apart at this width
 LOG_FROM = 20.0  # highest over lowest from which an axis is logarithmic
 
@@ -24,13 +24,15 @@ def plot_by_step(
     runs: Mapping[str, tuple[Floats, Floats]],
     label: str,
     spikes: Mapping[str, tuple[Floats, Floats]] | None = None,
+    *,
+    may_be_log: bool = True,
 ) -> Figure:
     """Plot a value over the step for each run, by name: (steps, values), both (S,).
 
     A long run is drawn as the median of neighbouring steps, and where it is alone with their range.
     `spikes` are (steps, values) by run, drawn as triangles.
     """
-    with house_figure(WIDE, left=0.1, right=0.97, bottom=0.17, top=0.87) as figure:
+    with house_figure(WIDE, left=0.08, right=0.98, bottom=0.165, top=0.88) as figure:
         ax = figure.add_subplot()
         for number, (name, (steps, values)) in enumerate(runs.items()):
             color = SERIES[number % len(SERIES)]
@@ -41,7 +43,7 @@ def plot_by_step(
             ax.plot(middle, medians, color=color, ls=style, lw=1.3, label=name)
             if spikes and name in spikes:
                 ax.plot(*spikes[name], ls="", marker="^", ms=5.5, mfc=color, mec=PAPER, mew=0.8)
-        _scale(ax, [values for _, values in runs.values()])
+        _scale(ax, [values for _, values in runs.values()], may_be_log)
         ax.set(xlabel="step", ylabel=label)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(runs) > 1:
@@ -106,11 +108,11 @@ def _binned(steps: Floats, values: Floats) -> tuple[Floats, Floats, Floats, Floa
     )
 
 
-def _scale(ax: Axes, all_values: Sequence[Floats]) -> None:
+def _scale(ax: Axes, all_values: Sequence[Floats], may_be_log: bool) -> None:
     """Choose a logarithmic axis where the values span it, else one from zero."""
     values = np.concatenate([*all_values, np.zeros(0)])
     values = values[np.isfinite(values) & (values > 0)]
-    if len(values) and values.max() > LOG_FROM * values.min():
+    if may_be_log and len(values) and values.max() > LOG_FROM * values.min():
         ax.set_yscale("log")
         ax.yaxis.set_minor_formatter(NullFormatter())
     else:

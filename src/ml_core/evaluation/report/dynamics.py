@@ -105,7 +105,7 @@ def _figures(
             )
             for name, spikes in found.items()
         }
-        figure = plot_by_step(runs, label, marked)
+        figure = plot_by_step(runs, label, marked, may_be_log=key != "learning_rate")
         described = f"{title} by step of {', '.join(runs)}"
         blocks.append(figure_block(figure, key, anchor, title, described, "steps.jsonl"))
     return blocks
