@@ -106,7 +106,7 @@ def test_a_damaged_or_foreign_file_is_refused_with_the_place(champion, path, dam
 def test_a_missing_file_and_a_runs_own_record_are_no_champions(path, run):
     with pytest.raises(RunError, match="does not exist"):
         Champion.load(path)
-    with pytest.raises(RunError, match=r"run\.json is not a champion"):
+    with pytest.raises(RunError, match=r"is the record of a run; give its folder"):
         Champion.load(run.record_path)
 
 

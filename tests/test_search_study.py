@@ -343,7 +343,7 @@ def begun(tmp_path, monkeypatch):
     """A study of tiny patches of which no trial has run, and its config."""
     monkeypatch.setattr(begin, "probe_effects", lambda *_: [])
     data = write_tiny_pcam(tmp_path / "data")
-    space = {"optimizer.lr": {"choices": [0.1, 0.2]}, "data.max_patches": {"choices": [16, 32]}}
+    space = {"optimizer.lr": {"choices": [0.1, 0.2]}, "data.batch_size": {"choices": [16, 32]}}
     path = write_config(tmp_path / "config.yaml", data, search={"space": space})
     config = Config.load(path)
     return begin.begin_study(config, num_workers=1, command="a test"), config
@@ -359,7 +359,7 @@ def test_a_study_keeps_what_the_data_gate_let_through(begun):
     same = trial_config(study, {"optimizer.lr": 0.1})
     assert (same.search, same.optimizer.lr) == (None, 0.1)
     assert [check.num_patches for check in trial_checks(study, of_study, same, gate)] == [96, 64]
-    fewer = trial_config(study, {"data.max_patches": 16})
+    fewer = same.with_overrides(["data.max_patches=16"])
     assert [check.num_patches for check in trial_checks(study, of_study, fewer, gate)] == [16, 16]
     study.gate_path.write_text("{}")
     with pytest.raises(RunError, match=r"gate.json .* missing or damaged"):

@@ -31,7 +31,6 @@ from ml_core.errors import DataError, MLCoreError, RunError
 from ml_core.evaluation.calibration import Calibration
 from ml_core.evaluation.predictor import predict as predict_batches
 from ml_core.evaluation.prior_shift import adjust_prior
-from ml_core.evaluation.threshold import ChosenThreshold
 from ml_core.log import progress, shown
 from ml_core.pipeline.parts.splits import INFERENCE_BATCH_SIZE
 from ml_core.pipeline.parts.trained_model import TrainedModel, load_run_config, load_trained
@@ -132,11 +131,7 @@ def _load(path: Path, overrides: list[str]) -> tuple[RunDir, Config, _Operating]
                 f"--set evaluation.threshold: {shown(path)} has its own, chosen on valid. "
                 "Choose another there: ml-core select RUN... --set selection.threshold.rule=..."
             )
-    operating = _Operating(
-        Calibration.from_dict(champion.calibration),
-        ChosenThreshold.from_dict(champion.threshold).value,
-        champion.prior_shift,
-    )
+    operating = _Operating(*champion.operating_point(path), champion.prior_shift)
     return run, load_run_config(run, overrides), operating
 
 

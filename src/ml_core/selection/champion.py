@@ -88,14 +88,8 @@ class Champion:
                 "Choose the champion again: ml-core select."
             )
         try:
-            champion = TypeAdapter(cls).validate_python(content)
-            champion._check_parts()
-            return champion
-        except (RunError, KeyError, TypeError, ValueError) as error:
-            if not isinstance(error, ValidationError):
-                raise RunError(
-                    f"{path} is damaged: {error}. Put it back as ml-core select wrote it."
-                ) from error
+            return TypeAdapter(cls).validate_python(content)
+        except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(str(part) for part in problem["loc"])
             raise RunError(
@@ -103,14 +97,22 @@ class Champion:
                 "Give the file that ml-core select wrote, or choose again."
             ) from error
 
-    def _check_parts(self) -> None:
-        """Raise RunError, KeyError, TypeError or ValueError for a part that cannot be used."""
-        ChosenThreshold.from_dict(self.threshold)
-        Calibration.from_dict(self.calibration)
-        for baseline in self.baselines.values():
-            float(baseline["threshold"])
-        if missing := {"train", "valid"} - set(self.data):
-            raise ValueError(f"its data lack {', '.join(sorted(missing))}")
+    def operating_point(self, path: Path) -> tuple[Calibration, float]:
+        """Return how logits become probabilities and from which of them on tumour is called.
+
+        Raises RunError, naming `path`, where what it takes to decide with them is damaged.
+        """
+        try:
+            for baseline in self.baselines.values():
+                float(baseline["threshold"])
+            if missing := {"train", "valid"} - set(self.data):
+                raise RunError(f"its data lack {', '.join(sorted(missing))}.")
+            threshold = ChosenThreshold.from_dict(self.threshold).value
+            return Calibration.from_dict(self.calibration), threshold
+        except (RunError, KeyError, TypeError, ValueError) as error:
+            raise RunError(
+                f"{path} is damaged: {error} Put it back as ml-core select wrote it."
+            ) from error
 
     def save(self, path: Path) -> None:
         """Write champion.json atomically; raises RunError when it cannot be written."""

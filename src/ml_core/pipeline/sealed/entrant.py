@@ -11,7 +11,6 @@ from ml_core.config import Config
 from ml_core.data.checks import SplitRecord
 from ml_core.errors import RunError
 from ml_core.evaluation.calibration import Calibration
-from ml_core.evaluation.threshold import ChosenThreshold
 from ml_core.log import shown
 from ml_core.pipeline.parts.splits import refuse_other_data
 from ml_core.pipeline.parts.trained_model import load_run_config
@@ -85,13 +84,14 @@ def _load_champion(path: Path, overrides: Sequence[str]) -> Entrant:
         )
     champion = Champion.load(path)
     run = champion.check(path)
+    calibration, threshold = champion.operating_point(path)
     return Entrant(
         run=run,
         record=RunRecord.load(run),
         config=load_run_config(run, overrides),
         champion={**read_json(path), "sha256": sha256_of_champion(path)},
-        threshold=ChosenThreshold.from_dict(champion.threshold).value,
-        calibration=Calibration.from_dict(champion.calibration),
+        threshold=threshold,
+        calibration=calibration,
     )
 
 

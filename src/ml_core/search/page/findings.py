@@ -45,9 +45,7 @@ def _how_it_stands(facts: StudyFacts) -> list[Finding]:
     if left <= 0:
         return []
     message = f"{left} of {facts.record.num_trials} trials have not ended, so the best may change."
-    action = (
-        f"Go on with it: `ml-core tune --resume {facts.study.name}`, from the folder that holds it."
-    )
+    action = f"Go on with it: `ml-core tune --resume {facts.study.path}`."
     return [Finding("not-finished", "warning", message, action)]
 
 
