@@ -294,7 +294,8 @@ def test_baselines_of_other_patches_are_refused(tmp_path, baselines):
 
 
 def test_the_decision_is_judged_by_what_no_constant_can_win():
-    assert decision_metric("f_beta", 2.0) == decision_metric("recall") == "f2"
+    assert decision_metric("f_beta", 2.0) == decision_metric("fixed") == "f2"
+    assert decision_metric("recall") == "balanced_accuracy"
     assert decision_metric("f_beta", 1.0) == "f1"
     assert decision_metric("specificity") == decision_metric("youden") == "balanced_accuracy"
 
@@ -612,3 +613,14 @@ def test_seeds_of_the_champions_recipe_that_failed_are_said(tmp_path, baselines)
     (lost,) = (each for each in findings if each["id"] == "seeds-left-out")
     assert failed.name in lost["message"]
     assert other.name not in lost["message"]
+
+
+def test_at_a_threshold_for_recall_a_champion_must_beat_calling_everything_in_f2_as_well(
+    tmp_path, baselines
+):
+    weak = fabricate_candidate(tmp_path, 1, 1.0, selection={"threshold": {"rule": "recall"}})
+    colours = baselines.table.y_prob
+    for name in ("mean_colour", "colour_histogram", "random_features"):
+        colours[name] = np.full(len(LABELS), 0.5)  # so that nothing else refuses it
+    with pytest.raises(RunError, match=r"always_positive: f2 0\.8\d+ against 0\.8\d+"):
+        select([weak.path])

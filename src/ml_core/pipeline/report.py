@@ -41,7 +41,7 @@ def report(
     if out is None:
         first = runs[0]
         out = (
-            first.report_path if len(runs) == 1 else first.path.parent / f"{first.name}-seeds.html"
+            first.report_path if len(runs) == 1 else first.path.parent / f"seeds-{first.name}.html"
         )
     data_path = load_run_config(runs[0], overrides).data.data_path
 

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ml_core.errors import RunError
 from ml_core.evaluation.cross_fit import calibration_report
 from ml_core.evaluation.operating_plots import operating_figures
@@ -172,6 +174,9 @@ def _prove(
     )
     baselines = _compare_with_baselines(best, chosen, settings)
     refuse_unless_all_are_beaten(str(candidate.run.path), baselines)
+    if settings.rule.kind == "recall":  # who asks for recall must gain by it over calling all
+        in_f2 = _compare_with_always_positive(best, chosen, settings)
+        refuse_unless_all_are_beaten(str(candidate.run.path), in_f2)
     runner_up, findings = _compare_with_runner_up(choice, best, tables, settings, out)
     champion = Champion(
         created_at=utc_now(),
@@ -204,6 +209,21 @@ def _compare_with_baselines(
         _baselines(best, settings),
         decision,
         optimism=_optimism(_judged(best, chosen, settings), decision),
+        num_resamples=settings.num_resamples,
+        seed=SEED,
+    )
+
+
+def _compare_with_always_positive(
+    best: Ready, chosen: ChosenThreshold, settings: SelectionSettings
+) -> dict[str, dict[str, Any]]:
+    labels = best.raw.labels
+    return compare_with_baselines(
+        labels,
+        best.contender,
+        [Contender("always_positive", np.ones(len(labels)), 0.5)],
+        "f2",
+        optimism=_optimism(_judged(best, chosen, settings), "f2"),
         num_resamples=settings.num_resamples,
         seed=SEED,
     )

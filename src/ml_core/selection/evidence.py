@@ -21,7 +21,7 @@ from ml_core.yaml_file import read_yaml
 # is judged by a metric that weighs both errors: as the threshold rule does, as nearly as there is.
 DECISION_METRICS = {
     "f_beta": "f2",
-    "recall": "f2",
+    "recall": "balanced_accuracy",  # at one and the same recall F2 hardly tells two models apart
     "cost": "balanced_accuracy",  # at a rare prevalence few calls are right, whatever F2 says here
     "fixed": "f2",
     "youden": "balanced_accuracy",
