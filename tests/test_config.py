@@ -486,6 +486,23 @@ def test_whatever_is_in_the_file_it_loads_or_is_a_config_error(write):
     assert loaded > 40 and refused > 200
 
 
+def test_own_slices_are_names_with_a_query_each(write):
+    slices = {"dark": "brightness < 100", "dark & blurred": "brightness < 100 and focus < 5000"}
+    assert Config.load(write({**MINIMAL, "slices": slices})).slices == slices
+    path = write(MINIMAL)
+    assert Config.load(path, ['slices.dark="brightness < 9"']).slices == {"dark": "brightness < 9"}
+    wrong = {
+        "[dark]": "must hold names and queries, such as `dark: brightness < 100`",
+        "{dark: 3}": "'dark' needs a query",
+        "{dark: ' '}": "'dark' needs a query",
+        "{'': a > 1}": "'' names no slice",
+        f"{{{61 * 'x'}: a > 1}}": "up to 60 characters",
+    }
+    for text, message in wrong.items():
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            Config.load(path, [f"slices={text}"])
+
+
 # ---- the schema, and that every key is read ----------------------------------------------------
 
 
@@ -499,6 +516,8 @@ def resolve(schema: dict, root: dict) -> list[dict]:
 
 def accepts_keys(raw: dict, schema: dict, root: dict) -> bool:
     """Whether the keys of `raw`, and of the sections in it, are those the schema knows."""
+    if "properties" not in schema:
+        return isinstance(schema.get("additionalProperties"), dict)  # names of the user's own
     properties = schema["properties"]
     if not set(schema.get("required", [])) <= set(raw) <= set(properties):
         return False

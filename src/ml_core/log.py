@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -72,8 +73,19 @@ def progress(
     items: Iterable[Item], *, total: int | None, description: str, unit: str = "batches"
 ) -> Iterator[Item]:
     """Yield items; on a terminal draw a bar with rate and time left that goes when done."""
+    with counted(description, total, unit) as advance:
+        for item in items:
+            yield item
+            advance(1)
+
+
+@contextmanager
+def counted(
+    description: str, total: int | None, unit: str = "patches"
+) -> Iterator[Callable[[int], None]]:
+    """Yield a function that is told how many more are done; draws the same bar as `progress`."""
     if not (sys.stdout.isatty() and console().is_terminal):
-        yield from items
+        yield lambda _num: None
         return
     from rich.progress import (
         BarColumn,
@@ -99,6 +111,4 @@ def progress(
     )
     with Progress(*columns, console=console(), transient=True) as bar:
         task = bar.add_task(description, total=total)
-        for item in items:
-            yield item
-            bar.advance(task)
+        yield lambda num: bar.advance(task, num)

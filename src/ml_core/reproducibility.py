@@ -31,6 +31,7 @@ class Stream(IntEnum):
     SYNTHETIC = 5
     BOOTSTRAP = 6
     FOLDS = 7
+    PROBE = 8
 
 
 def philox_words(seed: int, epoch: int, stream: Stream, num_rows: int) -> npt.NDArray[np.uint64]:

@@ -8,8 +8,10 @@ runs/pcam_cnn/20260102-030405-seed42/
     checkpoints/step-00000790/  best  last     weights and optimizer (see checkpoint.py)
     predictions/valid.parquet                  one row per patch
     metrics.json  metrics-test.json            the scores on valid, and of a champion on test
+    slices.json  errors.json  uncertainty.json  where it fails (slices.csv: one row per slice)
+    explain.json  features/valid.parquet       what it looks at, and what unsettles it
     test-openings.jsonl                        its own lines of the test set's ledger
-    figures/  report.html                      what evaluate and report made of it
+    figures/  report.html  model-card.md       what evaluate and report made of it
 """
 
 from __future__ import annotations
@@ -135,6 +137,10 @@ class RunDir:
         return self.path / "report.html"
 
     @property
+    def model_card_path(self) -> Path:
+        return self.path / "model-card.md"
+
+    @property
     def sync_log_path(self) -> Path:
         return self.path / "sync.log"
 
@@ -147,7 +153,29 @@ class RunDir:
 
     def scores_path(self, split: str) -> Path:
         """Return metrics.json for valid, which is what chooses; metrics-test.json for test."""
-        return self.path / ("metrics.json" if split == "valid" else f"metrics-{split}.json")
+        return self.result_path("metrics", split)
+
+    def result_path(self, what: str, split: str, suffix: str = ".json") -> Path:
+        """Return WHAT.json for valid, which is what chooses; WHAT-test.json for test."""
+        return self.path / f"{what}{'' if split == 'valid' else f'-{split}'}{suffix}"
+
+    def slices_path(self, split: str) -> Path:
+        return self.result_path("slices", split)
+
+    def slices_csv_path(self, split: str) -> Path:
+        return self.result_path("slices", split, ".csv")
+
+    def errors_path(self, split: str) -> Path:
+        return self.result_path("errors", split)
+
+    def uncertainty_path(self, split: str) -> Path:
+        return self.result_path("uncertainty", split)
+
+    def explain_path(self, split: str) -> Path:
+        return self.result_path("explain", split)
+
+    def features_path(self, split: str) -> Path:
+        return self.path / "features" / f"{split}.parquet"
 
 
 @dataclass

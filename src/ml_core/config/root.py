@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from ml_core.config.data import DataConfig
 from ml_core.config.model import MLPConfig, ModelConfig
@@ -26,6 +26,8 @@ from ml_core.config.training import (
 from ml_core.config_problems import Words, explain, section_variants, shown
 from ml_core.errors import ConfigError
 from ml_core.yaml_file import parse_yaml, read_yaml
+
+LONGEST_SLICE_NAME = 60  # characters: it heads a row of a table
 
 # The course's spelling of a key, and whose it is here.
 COURSE_KEYS: dict[tuple[str, ...], tuple[str, ...]] = {
@@ -50,8 +52,28 @@ class Config(Section):
     scheduler: SchedulerConfig = ConstantConfig()
     tracking: TrackingConfig = TrackingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    slices: dict[str, str] = Field(
+        {},
+        description="your own slices of patches: a name and what holds for its patches, for "
+        "example `dark: brightness < 100`",
+    )
     search: SearchConfig | None = None
     selection: SelectionConfig = SelectionConfig()
+
+    @field_validator("slices", mode="before")
+    @classmethod
+    def _check_slices(cls, slices: Any) -> Any:
+        if not isinstance(slices, dict):
+            raise ValueError("must hold names and queries, such as `dark: brightness < 100`")
+        for name, query in slices.items():
+            if not isinstance(name, str) or not name.strip() or len(name) > LONGEST_SLICE_NAME:
+                raise ValueError(
+                    f"{name!r} names no slice; allowed is text of up to "
+                    f"{LONGEST_SLICE_NAME} characters"
+                )
+            if not isinstance(query, str) or not query.strip():
+                raise ValueError(f"{name!r} needs a query, such as `brightness < 100`")
+        return slices
 
     @model_validator(mode="after")
     def _check_across_sections(self) -> Self:

@@ -31,6 +31,22 @@ class EvaluationConfig(Section):
     num_resamples: int = Field(
         1000, ge=100, description="bootstrap resamples, where an interval needs them"
     )
+    false_discovery_rate: float = Field(
+        0.05, gt=0, lt=1, description="expected share of false alarms among the slices reported"
+    )
+    target_risk: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="error rate that leaving doubtful patches to a person must keep; null: half "
+        "of what it is on all patches",
+    )
+    probe_patches: int = Field(
+        500, ge=100, description="patches that `explain` corrupts and half hides"
+    )
+    saliency_patches: int = Field(
+        64, ge=16, description="patches of which `explain` measures where the model looks"
+    )
 
 
 class ThresholdConfig(Section):

@@ -16,8 +16,8 @@ from ml_core.selection.runs import Candidate, LeftOut
 NOT_THE_RECIPE = frozenset(
     {
         "experiment_name", "seed", "seeds", "output_dir", "tracking", "evaluation", "selection",
-        "search", "data.data_path", "data.audit_dir", "data.ledger_dir", "data.on_findings",
-        "data.num_workers", "training.device", "training.num_threads",
+        "slices", "search", "data.data_path", "data.audit_dir", "data.ledger_dir",
+        "data.on_findings", "data.num_workers", "training.device", "training.num_threads",
     }
 )  # fmt: skip
 MOST_VALUES = 5  # of a key that a sentence lists
