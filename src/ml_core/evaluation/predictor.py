@@ -55,7 +55,7 @@ def predict(
     dtype = AUTOCAST_DTYPES[precision]
     device = torch.device(device)
     logits, labels, index, image_ok = [], [], [], []
-    with _evaluating(model), torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         for batch in batches:
             images = batch.images.to(device, non_blocking=True)
             with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
@@ -93,7 +93,7 @@ def predict(
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Put `model` in eval mode; afterwards each module again has the mode it had by itself.
 
     `model.train()` would not do: it wakes a layer that was frozen by `layer.eval()`.
