@@ -71,7 +71,7 @@ def _turn_pixels(pixels: npt.NDArray[np.generic], codes: npt.NDArray[np.int64]) 
 
 def jitter_stains(images: Tensor, words: Words, strength: float) -> Tensor:
     """Return float32 images in 0..255 whose stains are scaled and shifted, by `words` (B, 3)."""
-    stains = _stain_matrix()
+    stains = stain_matrix()
     scales = 1 + strength * _uniform(words >> np.uint64(32))  # (B, 3)
     shifts = strength * _uniform(words & np.uint64(0xFFFFFFFF))  # (B, 3)
     # density -> amounts of stain -> scaled and shifted -> density, all in one matrix per patch
@@ -112,7 +112,7 @@ class Augmenter:
         return augment(images, words, self.dihedral, self.stain_jitter)
 
 
-def _stain_matrix() -> npt.NDArray[np.float64]:
+def stain_matrix() -> npt.NDArray[np.float64]:
     """Return unit densities of haematoxylin, eosin and what neither explains, as rows."""
     haematoxylin, eosin = (np.array(v) / np.linalg.norm(v) for v in (_HAEMATOXYLIN, _EOSIN))
     residual = np.cross(haematoxylin, eosin)

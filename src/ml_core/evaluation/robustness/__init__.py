@@ -1,0 +1,1 @@
+"""How scores change as patches are turned, blurred, saved again, relit and restained."""
