@@ -59,7 +59,7 @@ def open_sources(data_path: str | Path) -> tuple[list[Source], list[Finding]]:
     sources: list[Source] = []
     findings: list[Finding] = []
     for split in find_splits(folder):
-        source, wrong = _open_source(split, split_paths(folder, split))
+        source, wrong = open_source(split, split_paths(folder, split))
         findings += wrong
         sources += [source] if source is not None else []
     return _of_one_size(sources, findings)
@@ -84,7 +84,8 @@ def find_splits(folder: Path) -> list[str]:
     return found
 
 
-def _open_source(split: str, paths: SplitPaths) -> tuple[Source | None, list[Finding]]:
+def open_source(split: str, paths: SplitPaths) -> tuple[Source | None, list[Finding]]:
+    """Return one split, or None, and what of it cannot be used."""
     findings = []
     try:
         file = PatchFile(paths.x)

@@ -1,0 +1,1 @@
+"""Groups of patches defined by what the patches are: facts, queries, and the usual slices."""
