@@ -1,13 +1,17 @@
 import base64
+import hashlib
 import io
 import itertools
 import json
 import re
 import statistics
+import time
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from fabricated_failures import fabricate_failures
 from fabricated_opening import (
     SAID,
     fabricate_baselines,
@@ -29,6 +33,7 @@ from ml_core.evaluation.predictions import Predictions, evaluate_predictions
 from ml_core.evaluation.report import render_report
 from ml_core.evaluation.report.gallery import build_galleries
 from ml_core.evaluation.report.run_facts import read_run_facts
+from ml_core.page.script import load_script
 from ml_core.runs import RunDir, RunRecord, read_json, write_json
 
 HOSTILE = "<script>alert('x')</script>&\"$x_{1}$"
@@ -37,7 +42,7 @@ HOSTILE = "<script>alert('x')</script>&\"$x_{1}$"
 class Page(HTMLParser):
     """Elements with their attributes and all of their text, as a browser would read them."""
 
-    VOID = frozenset({"meta", "img", "br", "line", "circle"})
+    VOID = frozenset({"meta", "img", "br", "col", "input", "line", "circle"})
 
     def __init__(self, html: str):
         super().__init__()
@@ -114,6 +119,20 @@ def page(run) -> Page:
     return render(run, read_patches=fabricate_patches)
 
 
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory) -> RunDir:
+    """A champion that was sliced and explained, tested, and does not learn; tests only read it."""
+    run = fabricate_run(tmp_path_factory.mktemp("failing"), findings=[NOT_LEARNING])
+    fabricate_failures(run)
+    fabricate_test(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def failing_page(failing) -> Page:
+    return render(failing, read_patches=fabricate_patches)
+
+
 def test_every_score_on_the_page_is_the_one_in_metrics_json(run, page):
     scores = read_json(run.metrics_path)
     for name, metric in scores["metrics"].items():
@@ -157,11 +176,75 @@ def test_a_subset_of_the_data_is_said_in_the_first_lines(tmp_path):
     assert "valid: 1,500 patches, all in the file" in first
 
 
+def test_the_verdict_comes_before_every_part_and_in_its_order(failing_page):
+    text = failing_page.text
+    words = (
+        SAID, "seed 0 · cnn", "Better than the best baseline in", "0.503 cannot be told from",
+        "train: 20,000 patches", "Audit of the data", "Weights scored", "test split",
+        "always positive", "Worst slices", "duplicates across splits", "Where it fails",
+    )  # fmt: skip
+    places, place = [], text.index(SAID)
+    for word in words:
+        place = text.find(word, place)
+        places.append(place)
+    assert -1 not in places, dict(zip(words, places, strict=True))
+    assert "Where it fails" not in text[places[0] : places[-1]], "the verdict is before every part"
+
+
+def test_the_headline_stands_beside_every_baseline_and_marks_those_not_beaten(tmp_path):
+    page = render(run := fabricate_run(tmp_path, separation=1.0))
+    (table,) = page.all("table", **{"class": "versus"})
+    baselines = read_json(run.metrics_path)["baselines"]
+    expected = [
+        each[name]
+        for each in baselines.values()
+        for name in ("roc_auc", "pr_auc", "accuracy", "f2")
+    ]
+    assert page.values_in(table) == [value for value in expected if value is not None]
+    marked = [e["text"] for e in page.all("mark") if any(w is table for w in e["within"])]
+    assert marked and f"{baselines['always_positive']['f2']:.3f}" in marked
+
+
+def test_the_worst_slices_stand_in_the_verdict_with_their_intervals(failing, failing_page):
+    worst = [e for e in failing_page.all("li") if "data-worst" in e]
+    slices = {each["name"]: each for each in read_json(failing.slices_path("valid"))["slices"]}
+    assert 1 <= len(worst) <= 3
+    for shown in worst:
+        difference = slices[shown["data-worst"]]["differences"]["error"]
+        assert slices[shown["data-worst"]]["standing"] == "worse"
+        values = failing_page.values_in(shown)
+        assert values[1:] == [difference[end] for end in ("value", "low", "high")]
+
+
+def test_a_run_that_was_not_sliced_has_no_worst_slices_and_says_how_to_get_them(page):
+    assert "Worst slices" not in page.text
+    assert "slices.json is absent" in page.text and "ml-core slice" in page.text
+
+
+def test_errors_that_were_ranked_replace_the_plain_galleries(page, failing_page):
+    """Of validation, whose errors.json is there; the test split has none."""
+    assert len(page.all("div", **{"class": "gallery"})) == 2
+    assert len(failing_page.all("div", **{"class": "gallery"})) == 2
+    assert "Test" in [e["text"] for e in failing_page.all("h2")]
+
+
+def test_damaged_and_absent_files_on_failures_are_said(tmp_path):
+    run = fabricate_run(tmp_path)
+    fabricate_failures(run)
+    run.slices_path("valid").write_text("[1, 2]")
+    run.explain_path("valid").unlink()
+    facts = read_run_facts(run)
+    assert set(facts.failures) == {"errors.json", "uncertainty.json"}
+    assert facts.failures_of("valid")["slices"] is None
+    assert facts.file("explain.json").state == "absent"
+    assert any("slices.json is damaged" in finding.message for finding in facts.findings)
+
+
 def test_a_run_that_does_not_learn_says_so_before_any_score(tmp_path):
     page = render(fabricate_run(tmp_path, separation=0.0, findings=[NOT_LEARNING]))
     (box,) = [e for e in page.all("li") if e.get("class") == "finding error"]
     assert "0.503 cannot be told from chance" in box["text"]
-    assert page.html.index("finding error") < page.html.index('class="headline"')
+    assert page.html.index("finding error") < page.html.index('class="headline ')
     assert "Better than the best baseline in 0 of 8 metrics" in page.text
 
 
@@ -321,8 +404,9 @@ def test_hostile_names_are_shown_and_never_run(tmp_path):
         if path.is_file():
             (twin.path / path.name).write_bytes(path.read_bytes())
     for page in (render(run), render(run, twin)):
-        assert page.all("script") == [] and page.all("b", text="x") == []
-        assert "<script" not in page.html
+        (script,) = page.all("script")
+        assert script["text"] == load_script() and page.html.count("<script") == 1
+        assert page.all("b", text="x") == []
         assert HOSTILE in page.all("h1")[0]["text"]
         assert HOSTILE in page.all("title")[0]["text"]
         assert any(HOSTILE in pre["text"] for pre in page.all("pre"))
@@ -331,12 +415,50 @@ def test_hostile_names_are_shown_and_never_run(tmp_path):
 def test_the_page_loads_nothing_from_anywhere(page):
     html = page.html
     assert "http://" not in html and "https://" not in html
-    for loaded in re.findall(r"(?:src|href)=\"([^\"]*)\"", html):
-        assert loaded.startswith(("#", "data:image/jpeg;base64,")), loaded
+    for loaded in re.findall(r"src=\"([^\"]*)\"", html):
+        assert loaded.startswith("data:image/jpeg;base64,"), loaded
     for loaded in re.findall(r"url\(([^)]*)\)", html):
-        assert loaded.startswith("#"), loaded
+        assert loaded.startswith(("#", "data:image/jpeg;base64,")), loaded
+    assert page.all("link") == [] and page.all("iframe") == []
     assert "@import" not in html and "@font-face" not in html
-    assert "default-src 'none'" in html
+
+
+def test_the_page_lets_its_own_script_run_and_no_other(page):
+    (meta,) = page.all("meta", http_equiv="Content-Security-Policy")
+    policy = dict(rule.strip().split(" ", 1) for rule in meta["content"].split(";"))
+    (script,) = page.all("script")
+    digest = base64.b64encode(hashlib.sha256(script["text"].encode()).digest()).decode()
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == f"'sha256-{digest}'"
+    assert not [name for e in page.elements for name in e if name.startswith("on")]
+
+
+def test_every_source_is_a_link_to_the_file_it_names(failing, failing_page):
+    links = [e["href"] for e in failing_page.all("a") if not e["href"].startswith("#")]
+    targets = {(failing.path / unquote(link)).resolve() for link in links}
+    assert all(target.is_file() for target in targets), [t for t in targets if not t.is_file()]
+    for name in ("metrics.json", "metrics-test.json", "run.json", "slices.json", "explain.json",
+                 "errors.json", "uncertainty.json", "steps.jsonl", "config.yaml"):  # fmt: skip
+        assert (failing.path / name).resolve() in targets, name
+    named = [e for e in failing_page.elements if "source" in (e.get("class") or "").split()]
+    assert len(named) > 40 and all(e["tag"] == "a" for e in named), "each source is a link"
+
+
+@pytest.mark.parametrize("place", ["report.html", "pages/deep/report.html"])
+def test_sources_of_several_runs_are_links_as_seen_from_the_page(tmp_path, place):
+    """Also where the name of a folder must be quoted in a link."""
+    runs = [fabricate_run(tmp_path / "a run, #1", seed, logs=False) for seed in (1, 2)]
+    champion = {**fabricate_champion(runs[1]), "path": str(tmp_path / "champion.json")}
+    write_json(tmp_path / "champion.json", champion)
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    path = render_report(runs, tmp_path / place, champions={runs[1].path: champion})
+    links = re.findall(r'href="([^#"]+)"', path.read_text(encoding="utf-8"))
+    targets = {(path.parent / unquote(link)).resolve() for link in links}
+    assert all(target.is_file() for target in targets), [t for t in targets if not t.is_file()]
+    for run in runs:
+        for name in ("metrics.json", "run.json", "config.yaml", "predictions/valid.parquet"):
+            assert (run.path / name).resolve() in targets, name
+    assert (tmp_path / "champion.json").resolve() in targets
 
 
 def test_the_same_files_give_the_same_bytes(run):
@@ -365,7 +487,7 @@ def test_headings_do_not_skip_a_level_and_pictures_have_words(page, tmp_path):
 
 def test_every_figure_names_the_file_it_was_read_from(page):
     figures = page.all("figure")
-    assert len(figures) == 10
+    assert len(figures) == 9
     for figure in figures:
         assert re.search(r"(predictions/valid\.parquet|(metrics|steps)\.json)", figure["text"])
 
@@ -373,7 +495,7 @@ def test_every_figure_names_the_file_it_was_read_from(page):
 def test_several_runs_show_each_and_the_mean_and_deviation_of_those_listed(tmp_path):
     runs = [fabricate_run(tmp_path, seed, 2.4 - seed / 10, logs=False) for seed in (1, 2, 3)]
     page = render(*runs)
-    (table,) = page.all("table", **{"class": "overview"})
+    (table,) = page.all("table", **{"class": "overview sortable"})
     rows = {row["text"].split()[0]: row for row in page.all("tr")
             if any(e is table for e in row["within"])}  # fmt: skip
     aucs = [read_json(run.metrics_path)["metrics"]["roc_auc"]["value"] for run in runs]
@@ -389,7 +511,7 @@ def test_a_run_without_scores_is_listed_and_not_in_the_mean(tmp_path):
     runs[1].metrics_path.unlink()
     page = render(*runs)
     assert "over the 2 scored runs" in page.text
-    (table,) = page.all("table", **{"class": "overview"})
+    (table,) = page.all("table", **{"class": "overview sortable"})
     assert "absent" in table["text"] and "seed 2" in table["text"]
 
 
@@ -450,6 +572,20 @@ def test_examples_that_cannot_be_read_are_said_to_be_missing(run):
 
 def test_a_run_with_examples_takes_so_little_that_ten_stay_under_five_megabytes(page):
     assert len(page.html.encode()) < 500_000
+
+
+@pytest.mark.slow
+def test_a_report_on_32768_patches_of_two_splits_stays_under_five_megabytes(tmp_path, monkeypatch):
+    for module in ("fabricated_run", "fabricated_opening"):
+        monkeypatch.setattr(f"{module}.NUM_PATCHES", 32_768)
+    run = fabricate_run(tmp_path, 1)
+    fabricate_failures(run, 1)
+    fabricate_test(run)
+    start = time.process_time()
+    path = render_report([run], run.report_path, fabricate_patches)
+    assert time.process_time() - start < 10
+    assert path.stat().st_size < 5_000_000
+    assert "32,768 patches" in path.read_text(encoding="utf-8")
 
 
 def test_no_run_and_no_place_to_write_are_refused(run, tmp_path):

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from live_page import LivePage
 
 # The fabricated run lies with the tests one folder up, which pytest puts on the path only for them.
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -33,3 +34,20 @@ def chromium(tmp_path):
         return done.stdout, console
 
     return open_page
+
+
+@pytest.fixture(scope="session")
+def live_page(tmp_path_factory):
+    """One tab for all tests that press keys in a page, click in it and ask."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine: the pages are not used")
+    profile = f"--user-data-dir={tmp_path_factory.mktemp('profile')}"
+    live = LivePage([CHROMIUM, *FLAGS, profile])
+    yield live
+    live.close()
+
+
+@pytest.fixture
+def open_live(live_page):
+    """Load a page in that tab, offline, as wide as is asked for; returns the tab."""
+    return live_page.open

@@ -57,9 +57,15 @@ class DifferenceRow:
 
 @dataclass(frozen=True)
 class ChampionPage:
-    """The champion's part of a page; `anchor` starts each of its ids."""
+    """The champion's part of a page; `anchor` starts each of its ids.
+
+    `source` is the file it was read from, in `source_folder` as seen from the page, None where
+    nobody knows.
+    """
 
     anchor: str
+    source: str
+    source_folder: str | None
     champion: Mapping[str, Any]
     threshold_rule: str
     expected: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any] | None]]  # and at 0.5
@@ -72,7 +78,11 @@ class ChampionPage:
 
 
 def build_champion_page(
-    champion: Mapping[str, Any], valid: SplitFacts, anchor: str
+    champion: Mapping[str, Any],
+    valid: SplitFacts,
+    anchor: str,
+    source: str = "champion.json",
+    source_folder: str | None = None,
 ) -> ChampionPage:
     """Return everything the page shows of the content of champion.json.
 
@@ -84,6 +94,8 @@ def build_champion_page(
     runner_up = champion.get("runner_up") or {}
     return ChampionPage(
         anchor=anchor,
+        source=source,
+        source_folder=source_folder,
         champion=champion,
         threshold_rule=str(chosen.rule),
         expected=[

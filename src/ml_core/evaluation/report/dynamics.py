@@ -52,6 +52,7 @@ class Dynamics:
     num_spikes: int
     num_steps: int
     why_no_patches: str
+    folders: Mapping[str, str]  # of each run, as seen from the page
 
 
 def build_dynamics(
@@ -84,6 +85,7 @@ def build_dynamics(
         num_spikes=sum(map(len, found.values())),
         num_steps=sum(len(facts.steps) for facts in logged.values()),
         why_no_patches=why_not,
+        folders={name: facts.folder for name, facts in logged.items()},
     )
 
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from ml_core.page.svg import figure_to_svg
-from ml_core.page.text import decimal
-
-_AREAS = {"roc": "roc_auc", "precision_recall": "pr_auc"}
 
 
 @dataclass(frozen=True)
@@ -32,10 +27,3 @@ def figure_block(
     return FigureBlock(
         name, title, figure_to_svg(figure, f"{anchor}-{name}", f"{description}."), source
     )
-
-
-def area_note(name: str, scores: Mapping[str, Any] | None) -> str:
-    """Return "; area 0.944" for the curves that have one, else ""."""
-    if scores is None or name not in _AREAS:
-        return ""
-    return f"; area {decimal(scores['metrics'].get(_AREAS[name], {}).get('value'))}"

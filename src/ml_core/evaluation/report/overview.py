@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ml_core.evaluation import plots
+from ml_core.evaluation.plots import METRIC_LABELS
 from ml_core.evaluation.report.figure_block import FigureBlock
 from ml_core.evaluation.report.page import RunPage
 from ml_core.evaluation.report.run_facts import RunFacts
@@ -40,6 +41,9 @@ class Overview:
     spreads: dict[str, Spread]  # empty where a mean would mix what is not alike
     findings: Sequence[Finding]
     figures: Sequence[FigureBlock]
+    folders: dict[str, str]  # of each run by its name, as seen from the page
+    metric_labels: dict[str, str]
+    baseline_labels: dict[str, str]
 
     @property
     def scored(self) -> list[RunPage]:
@@ -64,7 +68,15 @@ def build_overview(pages: Sequence[RunPage]) -> Overview:
     if len(set(seeds)) < len(seeds):
         message = f"Some of these runs have the same seed: {', '.join(map(str, seeds))}."
         findings.append(Finding("seeds-repeat", "warning", message))
-    return Overview(pages, spreads, findings, _figures(all_facts))
+    return Overview(
+        pages=pages,
+        spreads=spreads,
+        findings=findings,
+        figures=_figures(all_facts),
+        folders=dict(zip(run_names(all_facts), (facts.folder for facts in all_facts), strict=True)),
+        metric_labels={name: METRIC_LABELS[name] for name in OVERVIEW},
+        baseline_labels=next((p.valid.baseline_labels for p in pages if p.facts.scores), {}),
+    )
 
 
 def run_names(all_facts: Sequence[RunFacts]) -> list[str]:
@@ -103,7 +115,7 @@ def _figures(all_facts: Sequence[RunFacts]) -> list[FigureBlock]:
     if curves:
         figure = plots.plot_roc(curves)
         svg = figure_to_svg(figure, "all-roc", f"ROC curves of {', '.join(curves)}.")
-        blocks.append(FigureBlock("roc", "ROC curves", svg, "predictions/*.parquet"))
+        blocks.append(FigureBlock("roc", "ROC curves", svg, "predictions/valid.parquet"))
     for key, label in (("val_roc_auc", "validation ROC-AUC"), ("val_loss", "validation loss")):
         if not any(key in record for records in epochs.values() for record in records):
             continue

@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_core.evaluation.figures import training_figures
 from ml_core.evaluation.report.champion_page import ChampionPage, build_champion_page
+from ml_core.evaluation.report.failures import FailuresPage, build_failures_page, worst_slices
 from ml_core.evaluation.report.figure_block import FigureBlock, figure_block
 from ml_core.evaluation.report.gallery import ReadPatches
 from ml_core.evaluation.report.run_facts import RunFacts
@@ -22,6 +23,7 @@ FIGURE_TEXTS = {
     "loss": ("Loss by epoch", "Training and validation loss by epoch", "metrics.jsonl"),
     "metrics_by_epoch": ("Validation by epoch", "Validation metrics by epoch", "metrics.jsonl"),
 }
+MAX_PICTURES = 240  # of 4 to 6 KB each: with all else, the page stays well under 5 MB
 EPOCH_COLUMNS = {
     "epoch": "epoch",
     "train_loss": "train loss",
@@ -68,13 +70,21 @@ class SplitRow:
 
 @dataclass(frozen=True)
 class RunPage:
-    """One run's part of the report; `anchor` starts each of its ids."""
+    """One run's part of the report; `anchor` starts each of its ids.
+
+    `failures` are of validation, `test_failures` of the test split where one of its files is there.
+    `worst_slices` are those of `worst_slices_file`, of the test split where it was sliced.
+    """
 
     facts: RunFacts
     anchor: str
     valid: SplitPage
     test: SealedPage | None
     champion: ChampionPage | None
+    failures: FailuresPage
+    test_failures: FailuresPage | None
+    worst_slices: Sequence[Any]
+    worst_slices_file: str
     findings: Sequence[Finding]
     training_figures: Sequence[FigureBlock]
     splits: Sequence[SplitRow]
@@ -90,6 +100,31 @@ class RunPage:
         return self.valid.headline
 
     @property
+    def has_audit(self) -> bool:
+        """Whether the run's copy of audit.json can be linked to."""
+        return any(file.name == "audit.json" and file.state == "read" for file in self.facts.files)
+
+    @property
+    def all_findings(self) -> list[Finding]:
+        """The findings on the run and those on its test score, the worst first."""
+        of_test = self.test.findings if self.test else ()
+        return worst_first([*_not_in(of_test, self.findings), *self.findings])
+
+    @property
+    def parts(self) -> list[tuple[str, str]]:
+        """The parts of this run's page: the id of the heading, and how it is called."""
+        parts = [(self.failures.anchor, "Where it fails")]
+        if self.test:
+            parts.append((self.test.split.anchor, "Test"))
+        if self.champion:
+            parts.append((self.champion.anchor, "Champion"))
+        parts.append((f"{self.anchor}-scores", "Scores"))
+        if self.valid.operating:
+            parts.append((self.valid.operating.anchor, "Operating point"))
+        titles = ("Predictions", "Training", "Data", "Provenance")
+        return [*parts, *((f"{self.anchor}-{title.lower()}", title) for title in titles)]
+
+    @property
     def epoch_columns(self) -> dict[str, str]:
         """The columns of the epoch table that some record has."""
         keys = {key for record in self.facts.epochs for key in record}
@@ -101,28 +136,70 @@ def build_run_page(
     anchor: str,
     read_patches: ReadPatches | None,
     read_openings: ReadOpenings | None = None,
+    max_pictures: int = MAX_PICTURES,
 ) -> RunPage:
-    """Return everything the page shows of one run, figures drawn."""
-    valid = build_split_page(facts.valid, anchor, read_patches)
-    test = None
+    """Return everything the page shows of one run, figures drawn.
+
+    `max_pictures` is how many patches of the files on failures it shows at most.
+    """
+    failures, test_failures = _failures(facts, anchor, read_patches, max_pictures)
+    valid = build_split_page(facts.valid, anchor, _unless_shown(facts, "valid", read_patches))
+    test = champion = None
     if facts.test is not None:
-        test = build_sealed_page(facts, f"{anchor}-test", read_patches, read_openings)
-    champion = None
+        shown = _unless_shown(facts, "test", read_patches)
+        test = build_sealed_page(facts, f"{anchor}-test", shown, read_openings)
     if facts.champion is not None:
-        champion = build_champion_page(facts.champion, facts.valid, f"{anchor}-champion")
-    splits = dict(facts.record.data)
-    if facts.test is not None and facts.test.scores is not None:
-        splits["test"] = facts.test.scores["data"]
+        champion = build_champion_page(
+            facts.champion, facts.valid, f"{anchor}-champion", *facts.champion_file
+        )
+    sliced = facts.run.slices_path("test" if test_failures else "valid").name
+    findings = [*facts.findings, *_not_in(valid.findings, facts.findings)]
+    for page in filter(None, (test_failures, failures)):
+        grave = [finding for finding in page.findings if finding.severity != "info"]
+        findings += _not_in(grave, findings)  # the others are said where they were found
     return RunPage(
         facts=facts,
         anchor=anchor,
         valid=valid,
         test=test,
         champion=champion,
-        findings=worst_first([*facts.findings, *_not_in(valid.findings, facts.findings)]),
+        failures=failures,
+        test_failures=test_failures,
+        worst_slices=worst_slices(facts.failures.get(sliced)),
+        worst_slices_file=sliced,
+        findings=worst_first(findings),
         training_figures=_training_blocks(facts, anchor),
-        splits=[SplitRow(name, dict(record)) for name, record in splits.items()],
+        splits=_splits(facts),
     )
+
+
+def _failures(
+    facts: RunFacts, anchor: str, read_patches: ReadPatches | None, max_pictures: int
+) -> tuple[FailuresPage, FailuresPage | None]:
+    has_test = any(facts.failures_of("test").values())
+    pictures = max_pictures // 2 if has_test else max_pictures
+    of_test = None
+    if has_test:
+        of_test = build_failures_page(
+            facts, f"{anchor}-test-fails", read_patches, "test", max_pictures=pictures
+        )
+    return build_failures_page(
+        facts, f"{anchor}-fails", read_patches, "valid", max_pictures=pictures
+    ), of_test
+
+
+def _unless_shown(
+    facts: RunFacts, split: str, read_patches: ReadPatches | None
+) -> ReadPatches | None:
+    """Return `read_patches` unless errors.json of `split` brings galleries that say more."""
+    return None if facts.failures_of(split)["errors"] else read_patches
+
+
+def _splits(facts: RunFacts) -> list[SplitRow]:
+    records = dict(facts.record.data)
+    if facts.test is not None and facts.test.scores is not None:
+        records["test"] = facts.test.scores["data"]
+    return [SplitRow(name, dict(record)) for name, record in records.items()]
 
 
 def worst_first(findings: Sequence[Finding]) -> list[Finding]:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ml_core.evaluation.predictions import Predictions
 from ml_core.evaluation.report.files import FileFact, Reader
 from ml_core.evaluation.report.split_facts import SplitFacts, read_test_facts, read_valid_facts
 from ml_core.findings import Finding, Severity
-from ml_core.runs import RunDir, RunRecord, read_jsonl
+from ml_core.runs import RunDir, RunRecord, read_json, read_jsonl
+
+FAILURE_FILES = {  # what -> what it holds; its name is RunDir's
+    "slices": "scores of slices of patches, with tests",
+    "errors": "every error, and doubtful labels",
+    "uncertainty": "risk over coverage, agreement of seeds",
+    "explain": "attribution, centre and ring, robustness",
+}
 
 STATUS_FINDINGS: dict[str, tuple[Severity, str]] = {
     "running": ("warning", "This run has not ended: what follows is its state so far."),
@@ -28,14 +37,22 @@ class RunFacts:
 
     `valid` is what metrics.json scores; `test` what metrics-test.json does, None where the test
     split was not opened for this run. `champion` is the content of champion.json where it chose
-    this run.
+    this run. `failures` holds the content of slices.json, errors.json, uncertainty.json and
+    explain.json, and of slices-test.json and its like, by the name of the file.
+
+    `folder` leads from the page to the run, as the beginning of a link: "" or "seed1/".
+    `champion_file` is the name of the file that `champion` was read from and the folder it is in,
+    seen likewise; None where nobody told.
     """
 
     run: RunDir
     record: RunRecord
     valid: SplitFacts
+    folder: str = ""
     test: SplitFacts | None = None
     champion: Mapping[str, Any] | None = None
+    champion_file: tuple[str, str | None] = ("champion.json", None)
+    failures: dict[str, dict[str, Any]] = field(default_factory=dict)
     config: str | None = None
     diff: str | None = None
     epochs: list[dict[str, Any]] = field(default_factory=list)
@@ -69,16 +86,27 @@ class RunFacts:
         """Return what became of the file `name`."""
         return next(file for file in self.files if file.name == name)
 
+    def failures_of(self, split: str) -> dict[str, dict[str, Any] | None]:
+        """Return the contents by what they are, "slices" to "explain"; None where not read."""
+        return {
+            what: self.failures.get(self.run.result_path(what, split).name)
+            for what in FAILURE_FILES
+        }
 
-def read_run_facts(run: RunDir, champion: Mapping[str, Any] | None = None) -> RunFacts:
+
+def read_run_facts(
+    run: RunDir, champion: Mapping[str, Any] | None = None, *, page_dir: Path | None = None
+) -> RunFacts:
     """Read every file of `run` that the report shows.
 
     Only run.json must be there; raises RunError without it. Any other file that is damaged is a
     finding, and so is a score that its predictions table does not give. `champion` is the content
-    of champion.json, where one chose this run; a test score brings its own.
+    of champion.json, where one chose this run, and may say its "path"; a test score brings its
+    own. `page_dir` is the folder of the page that will show these facts; None for that of the run.
     """
     record, reader = RunRecord.load(run), Reader(run)
     reader.files.append(FileFact("run.json", "command, code, packages, hardware, data", "read"))
+    reader.read(run.audit_path, read_json, "what was found in the data")
     config = reader.read(run.config_path, _read_text, "the resolved configuration")
     diff = reader.read(run.diff_path, _read_text, "changes that are in no commit")
     epochs = reader.read(run.metrics_log_path, _read_log, "one record per epoch") or []
@@ -86,14 +114,20 @@ def read_run_facts(run: RunDir, champion: Mapping[str, Any] | None = None) -> Ru
     gradients = reader.read(run.gradients_log_path, _read_log, "one norm per layer and step") or []
     valid = read_valid_facts(run, record, reader)
     test = read_test_facts(run, record, reader)
-    if test is not None and test.scores is not None:
-        champion = test.scores["champion"] or champion
+    folder = folder_from(page_dir, run.path) if page_dir else ""
+    champion_file = _champion_file(champion, page_dir or run.path)
+    if test is not None and test.scores is not None and test.scores["champion"]:
+        champion, champion_file = test.scores["champion"], (test.scores_file.name, folder)
+    failures = {**_read_failures(run, "valid", reader), **_read_failures(run, "test", reader)}
     return RunFacts(
         run=run,
         record=record,
         valid=valid,
+        folder=folder,
         test=test,
         champion=champion,
+        champion_file=champion_file,
+        failures=failures,
         config=config,
         diff=diff,
         epochs=epochs,
@@ -102,6 +136,31 @@ def read_run_facts(run: RunDir, champion: Mapping[str, Any] | None = None) -> Ru
         files=reader.files,
         findings=[*_status_findings(record), *reader.findings, *valid.findings],
     )
+
+
+def folder_from(page_dir: Path, path: Path) -> str:
+    """Return the beginning of a link from a page in `page_dir` to what is in the folder `path`."""
+    steps = Path(os.path.relpath(path.absolute(), page_dir.absolute())).as_posix()
+    return "" if steps == "." else f"{quote(steps)}/"
+
+
+def _champion_file(champion: Mapping[str, Any] | None, page_dir: Path) -> tuple[str, str | None]:
+    if champion is None or "path" not in champion:
+        return "champion.json", None
+    path = Path(champion["path"])
+    return path.name, folder_from(page_dir, path.parent)
+
+
+def _read_failures(run: RunDir, split: str, reader: Reader) -> dict[str, dict[str, Any]]:
+    """Return the contents by file name; of test only what is there, since few runs have any."""
+    contents = {}
+    for what, holds in FAILURE_FILES.items():
+        path = run.result_path(what, split)
+        if split == "valid" or path.is_file():
+            content = reader.read(path, read_json, holds)
+            if content is not None:
+                contents[path.name] = content
+    return contents
 
 
 def _read_text(path: Path) -> str:

@@ -11,6 +11,7 @@ from ml_core.evaluation.openings import Openings, check_openings
 from ml_core.evaluation.plots import METRIC_LABELS
 from ml_core.evaluation.report.gallery import ReadPatches
 from ml_core.evaluation.report.run_facts import RunFacts
+from ml_core.evaluation.report.scores import ScoreRow
 from ml_core.evaluation.report.split_page import SplitPage, build_split_page
 from ml_core.findings import Finding
 from ml_core.runs import RunDir
@@ -60,6 +61,11 @@ class SealedPage:
     @property
     def headline(self) -> list[PromiseRow]:
         return [row for name in HEADLINE for row in self.promises if row.name == name]
+
+    @property
+    def rows(self) -> list[ScoreRow]:
+        """The headline's metrics beside the baselines."""
+        return [row for name in HEADLINE for row in self.split.rows if row.name == name]
 
 
 def build_sealed_page(

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ml_core.errors import MLCoreError
-from ml_core.evaluation.figures import prediction_figures
-from ml_core.evaluation.report.figure_block import FigureBlock, area_note, figure_block
+from ml_core.evaluation import plots
+from ml_core.evaluation.report.figure_block import FigureBlock, figure_block
 from ml_core.evaluation.report.gallery import Gallery, ReadPatches, build_galleries
-from ml_core.evaluation.report.scores import HEADLINE, ScoreRow, check_baselines, score_rows
+from ml_core.evaluation.report.operating_point import OperatingPoint, build_operating_point
+from ml_core.evaluation.report.scores import (
+    BASELINE_LABELS,
+    HEADLINE,
+    ScoreRow,
+    check_baselines,
+    score_rows,
+)
 from ml_core.evaluation.report.split_facts import SplitFacts
 from ml_core.findings import Finding
 
-# name of the figure -> (heading, what a screen reader says)
-FIGURE_TEXTS = {
-    "roc": ("ROC curve", "True positive rate over false positive rate"),
-    "precision_recall": ("Precision and recall", "Precision over recall"),
-    "probabilities": (
-        "Probabilities by class",
-        "Histogram of the predicted probability of tumour, for normal and tumour patches",
-    ),
-    "reliability": (
-        "Reliability",
-        "Share of tumours over mean predicted probability, in ten bins, with 95 % intervals",
-    ),
-}
+AREAS = {"roc": "roc_auc", "precision_recall": "pr_auc"}  # of a curve -> the metric
 
 
 @dataclass(frozen=True)
@@ -35,6 +30,7 @@ class SplitPage:
     facts: SplitFacts
     anchor: str
     rows: Sequence[ScoreRow]
+    operating: OperatingPoint | None  # where the predictions have labels
     figures: Sequence[FigureBlock]
     galleries: Sequence[Gallery]
     findings: Sequence[Finding] = field(default_factory=list)
@@ -44,53 +40,41 @@ class SplitPage:
         return [row for name in HEADLINE for row in self.rows if row.name == name]
 
     @property
-    def confusion_rows(self) -> list[tuple[str, list[tuple[int, float | None, bool]]]]:
-        """By true class: (count, share of that class, whether the call is right) per call."""
-        assert self.facts.scores is not None
-        cells = self.facts.scores["confusion"]
-        table = []
-        for truth, pair in (("normal", ("tn", "fp")), ("tumour", ("fn", "tp"))):
-            counts = [int(cells[name]) for name in pair]
-            total = sum(counts)
-            table.append(
-                (
-                    truth,
-                    [
-                        (count, count / total if total else None, name in ("tn", "tp"))
-                        for name, count in zip(pair, counts, strict=True)
-                    ],
-                )
-            )
-        return table
+    def baseline_labels(self) -> dict[str, str]:
+        """The baselines that were scored, in the order of the table."""
+        scored = self.facts.scores["baselines"] if self.facts.scores else {}
+        return {key: label for key, label in BASELINE_LABELS.items() if key in scored}
+
+    @property
+    def cells(self) -> Mapping[str, int] | None:
+        """The confusion matrix as it was scored."""
+        return self.facts.scores["confusion"] if self.facts.scores else None
+
+    def area(self, curve: str) -> ScoreRow | None:
+        """Return the score that is the area under `curve`, where it is defined."""
+        named = (row for row in self.rows if row.name == AREAS[curve])
+        return next((row for row in named if row.value is not None), None)
 
 
 def build_split_page(facts: SplitFacts, anchor: str, read_patches: ReadPatches | None) -> SplitPage:
-    """Return everything the page shows of one split, figures drawn."""
+    """Return everything the page shows of one split, figures drawn; galleries if patches can be."""
     rows = score_rows(facts.scores) if facts.scores else []
     findings = [*facts.findings, *check_baselines(rows)]
-    galleries: list[Gallery] = []
-    if facts.labelled is not None and read_patches is not None:
-        threshold = facts.scores["threshold"] if facts.scores else 0.5
-        try:
-            galleries = build_galleries(facts.labelled, threshold, read_patches)
-        except (MLCoreError, OSError) as error:
-            message = f"No example patches are shown: they could not be read. {error}"
-            findings.append(Finding("no-examples", "info", message))
-    return SplitPage(facts, anchor, rows, _figure_blocks(facts, anchor), galleries, findings)
+    operating, figures, galleries = None, [], []
+    if facts.labelled is not None:
+        operating = build_operating_point(facts.labelled, facts.scores, f"{anchor}-operating")
+        figures = [_reliability(facts, anchor)]
+        if read_patches is not None:
+            try:
+                galleries = build_galleries(facts.labelled, operating.threshold, read_patches)
+            except (MLCoreError, OSError) as error:
+                message = f"No example patches are shown: they could not be read. {error}"
+                findings.append(Finding("no-examples", "info", message))
+    return SplitPage(facts, anchor, rows, operating, figures, galleries, findings)
 
 
-def _figure_blocks(facts: SplitFacts, anchor: str) -> list[FigureBlock]:
-    if facts.labelled is None:
-        return []
-    figures = prediction_figures(facts.labelled, facts.scores)
-    return [
-        figure_block(
-            figures[name],
-            name,
-            anchor,
-            title,
-            description + area_note(name, facts.scores),
-            facts.table.name,
-        )
-        for name, (title, description) in FIGURE_TEXTS.items()
-    ]
+def _reliability(facts: SplitFacts, anchor: str) -> FigureBlock:
+    assert facts.labelled is not None, "drawn of labelled predictions only"
+    figure = plots.plot_reliability(facts.labelled.labels, facts.labelled.y_prob)
+    said = "Share of tumours over mean predicted probability, in ten bins, with 95 % intervals"
+    return figure_block(figure, "reliability", anchor, "Reliability", said, facts.table.name)
