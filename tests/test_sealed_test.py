@@ -491,14 +491,15 @@ def options_of_all_verbs():
     return walk(typer.main.get_command(app), "")
 
 
-def test_only_evaluate_has_options_that_name_a_split_or_open_test():
+def test_only_evaluate_has_an_option_that_opens_test():
     telling = re.compile("split|test|seal|threshold|recall|calibrat")
     found = {
         (verb, option)
         for verb, option in options_of_all_verbs()
         if telling.search(option) and not verb.startswith("data ")  # these know files, no model
     }
-    assert found == {("evaluate", "--split"), ("evaluate", "--unsealed")}
+    looking = {("explain", "--split"), ("slice", "--split")}  # refuse test, or need it opened
+    assert found == {("evaluate", "--split"), ("evaluate", "--unsealed"), *looking}
     assert ("select", "--set") in set(options_of_all_verbs())  # the walk does see the verbs
 
 
@@ -527,7 +528,7 @@ def test_what_may_be_set_leaves_threshold_and_calibration_as_they_were_frozen(ch
         changed = load_entrant(champion, [override], unsealed=False)
         assert (changed.threshold, changed.calibration) == (plain.threshold, plain.calibration)
     assert {key.partition(".")[0] for key in SETTABLE} <= {
-        "data", "evaluation", "tracking", "training",
+        "data", "evaluation", "slices", "tracking", "training",
     }  # fmt: skip
 
 

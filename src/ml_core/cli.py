@@ -15,6 +15,7 @@ import typer
 
 import ml_core
 from ml_core.cli_data import data_app
+from ml_core.cli_evaluation import add_verbs as add_evaluation_verbs
 from ml_core.cli_experiments import add_verbs
 from ml_core.cli_options import (
     FOUND,
@@ -131,81 +132,7 @@ def train(
     finish(stage(loaded, command=command_line()), as_json)
 
 
-@app.command()
-def evaluate(
-    path: Annotated[
-        Path, typer.Argument(metavar="RUN|CHAMPION", help="A run's directory, or champion.json.")
-    ],
-    split: Annotated[
-        str, typer.Option(help="train, valid, or test, which only a champion.json opens.")
-    ] = "valid",
-    unsealed: Annotated[
-        bool,
-        typer.Option(
-            "--unsealed", help="For teaching: open test without a champion; the report is stamped."
-        ),
-    ] = False,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-) -> None:
-    """Score a run's best checkpoint: predictions table, metrics with intervals, figures."""
-    from ml_core.pipeline.evaluate import evaluate as stage
-
-    result = stage(path, split, overrides or (), unsealed=unsealed, command=command_line())
-    finish(result, as_json)
-
-
-@app.command()
-def predict(
-    path: Annotated[
-        Path, typer.Argument(metavar="RUN|CHAMPION", help="A run's directory, or champion.json.")
-    ],
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILES...", help="HDF5, PNG, JPEG or TIFF patches.")
-    ],
-    out: Annotated[Path, typer.Option(help="Table to write, .csv or .parquet.")] = Path(
-        "predictions.csv"
-    ),
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-) -> None:
-    """Write the probability of tumour for each patch of the files."""
-    from ml_core.pipeline.predict import predict as stage
-
-    finish(stage(path, files, out, overrides or ()), as_json)
-
-
-@app.command()
-def report(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="RUN...|STUDY|CHAMPION", help="One run or several, a study, or a champion.json."
-        ),
-    ],
-    out: Annotated[
-        Path | None, typer.Option(help="HTML file to write [default: report.html in the run].")
-    ] = None,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-) -> None:
-    """Write one self-contained HTML page about evaluated runs, or about a study."""
-    if len(paths) == 1 and (paths[0] / "study.json").is_file():
-        _refuse_for_a_study(out, overrides)
-        from ml_core.pipeline.searching.study_report import study_report
-
-        finish(study_report(paths[0]), as_json)
-        return
-    from ml_core.pipeline.report import report as stage
-
-    finish(stage(paths, out, overrides or ()), as_json)
-
-
-def _refuse_for_a_study(*options: object) -> None:
-    if any(options):
-        raise ConfigError("the page of a study is study.html in it: give STUDY without options.")
-
-
+add_evaluation_verbs(app)
 add_verbs(app)
 
 

@@ -22,6 +22,9 @@ OutDir = Annotated[Path, typer.Argument(metavar="OUT_DIR", help="Folder for the 
 RunsOrStudy = Annotated[
     list[Path], typer.Argument(metavar="RUN...|STUDY", help="Runs' directories, or one study's.")
 ]
+RunOrChampion = Annotated[
+    Path, typer.Argument(metavar="RUN|CHAMPION", help="A run's directory, or champion.json.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. training.epochs=3."),

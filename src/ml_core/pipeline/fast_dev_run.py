@@ -17,7 +17,9 @@ from typing import Any, TypeVar
 from ml_core.config import Config, Section
 from ml_core.errors import RunError
 from ml_core.pipeline.evaluate import evaluate
+from ml_core.pipeline.explain import explain
 from ml_core.pipeline.report import report
+from ml_core.pipeline.slice import slice_predictions
 from ml_core.pipeline.train import resume, train
 from ml_core.runs import RunDir, RunRecord, write_text
 
@@ -44,12 +46,16 @@ def fast_dev_run(config: Config, *, command: str) -> dict[str, Any]:
             data=_with(config.data, max_patches=min(few, config.data.max_patches or few)),
             training=_with(config.training, epochs=1),
             tracking=_with(config.tracking, mlflow_uri=None),
-            evaluation=_with(config.evaluation, num_resamples=100),
+            evaluation=_with(
+                config.evaluation, num_resamples=100, probe_patches=100, saliency_patches=16
+            ),
         )
         run = RunDir.open(train(small, command=command)["runs"][0]["run"])
         _pretend_interrupted(run)
         resume(run.path, command=command)
         evaluate(run.path)
+        explain(run.path)
+        slice_predictions(run.path)
         report([run.path])
     seconds = time.monotonic() - started
     logger.info("fast dev run passed in %.1f s; nothing of it is kept", seconds)

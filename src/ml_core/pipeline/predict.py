@@ -11,14 +11,12 @@ and where it states a deployment prevalence, y_prob_deployed: the probability th
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-import torch
 
 from ml_core.audit.files import AuditDir, AuditRecord
 from ml_core.config import Config
@@ -28,28 +26,20 @@ from ml_core.data.layout import split_paths
 from ml_core.data.patch_file import PatchFile
 from ml_core.durable import written_aside
 from ml_core.errors import DataError, MLCoreError, RunError
-from ml_core.evaluation.calibration import Calibration
 from ml_core.evaluation.predictor import predict as predict_batches
 from ml_core.evaluation.prior_shift import adjust_prior
-from ml_core.log import progress, shown
+from ml_core.log import progress
+from ml_core.pipeline.parts.operating_run import open_operating_run
 from ml_core.pipeline.parts.splits import INFERENCE_BATCH_SIZE
 from ml_core.pipeline.parts.trained_model import TrainedModel, load_run_config, load_trained
+from ml_core.pipeline.parts.unlabelled_batch import UnlabelledBatch, unlabelled
 from ml_core.runs import RunDir, RunRecord
-from ml_core.selection.champion import Champion
 
 logger = logging.getLogger("ml_core.predict")
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
 TABLE_SUFFIXES = (".csv", ".parquet")
 COLUMNS = ["file", "index", "y_prob", "y_pred", "error"]
-
-
-class UnlabelledBatch(NamedTuple):
-    """A batch of patches whose truth nobody has told."""
-
-    images: torch.Tensor  # (B, 3, H, W) uint8
-    labels: None
-    index: torch.Tensor  # type: ignore[assignment]  # (B,) long, hides tuple.index
 
 
 def predict(
@@ -64,7 +54,8 @@ def predict(
         raise DataError(f"--out {out}: the table must end in {' or '.join(TABLE_SUFFIXES)}.")
     for file in files:
         _check_kind(file)
-    run, config, operating = _load(path, list(overrides))
+    operating = open_operating_run(path, overrides)
+    run, config = operating.run, operating.config
     _refuse_test_split(run, config, files)
     trained = load_trained(run, config)
     patch_size = config.data.input_shape[1:]
@@ -107,32 +98,6 @@ def predict(
         "errors": num_errors,
         "weights_sha256": trained.weights_sha256,
     }
-
-
-class _Operating(NamedTuple):
-    """How logits become probabilities and calls."""
-
-    calibration: Calibration
-    threshold: float
-    prior_shift: Mapping[str, Any] | None = None
-
-
-def _load(path: Path, overrides: list[str]) -> tuple[RunDir, Config, _Operating]:
-    """Return the run at `path`, or that of the champion there, and how its logits become calls."""
-    if not path.is_file():
-        run = RunDir.open(path)
-        config = load_run_config(run, overrides)
-        return run, config, _Operating(Calibration("none"), config.evaluation.threshold)
-    champion = Champion.load(path)
-    run = champion.check(path)
-    for override in overrides:
-        if override.partition("=")[0].strip() == "evaluation.threshold":
-            raise RunError(
-                f"--set evaluation.threshold: {shown(path)} has its own, chosen on valid. "
-                "Choose another there: ml-core select RUN... --set selection.threshold.rule=..."
-            )
-    operating = _Operating(*champion.operating_point(path), champion.prior_shift)
-    return run, load_run_config(run, overrides), operating
 
 
 def _refuse_test_split(run: RunDir, config: Config, files: list[Path]) -> None:
@@ -182,7 +147,7 @@ def _predict_hdf5(trained: TrainedModel, path: Path, patch_size: tuple[int, int]
     def batches() -> Iterator[UnlabelledBatch]:
         for start in range(0, len(file), INFERENCE_BATCH_SIZE):
             rows = np.arange(start, min(start + INFERENCE_BATCH_SIZE, len(file)))
-            yield _unlabelled(file.read(rows), rows)
+            yield unlabelled(file.read(rows), rows)
 
     total = -(-len(file) // INFERENCE_BATCH_SIZE)
     predictions = predict_batches(
@@ -216,7 +181,7 @@ def _predict_images(
                 except MLCoreError as error:
                     errors[row] = str(error)
             if patches:
-                yield _unlabelled(np.stack(patches), np.array(rows))
+                yield unlabelled(np.stack(patches), np.array(rows))
 
     total = -(-len(paths) // INFERENCE_BATCH_SIZE)
     found = list(progress(batches(), total=total, description="images"))
@@ -234,11 +199,6 @@ def _predict_images(
             "error": pd.Series([errors.get(i) for i in range(len(paths))], dtype="string"),
         }
     )
-
-
-def _unlabelled(patches: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64]) -> UnlabelledBatch:
-    images = torch.from_numpy(patches).permute(0, 3, 1, 2)
-    return UnlabelledBatch(images, None, torch.from_numpy(rows))
 
 
 def _write_table(table: pd.DataFrame, out: Path) -> None:

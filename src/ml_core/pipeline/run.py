@@ -1,4 +1,4 @@
-"""The main job: check the data, train every seed, evaluate each, write the report.
+"""The main job: check the data, train every seed, evaluate and examine each, write the report.
 
 Reads a config and the data it names; writes a run directory per seed and one report.
 
@@ -14,7 +14,9 @@ from typing import Any
 
 from ml_core.config import Config
 from ml_core.pipeline.evaluate import evaluate
+from ml_core.pipeline.explain import explain
 from ml_core.pipeline.report import report
+from ml_core.pipeline.slice import slice_predictions
 from ml_core.pipeline.train import resume as resume_training
 from ml_core.pipeline.train import train
 from ml_core.runs import RunDir
@@ -40,7 +42,9 @@ def _score(result: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, A
     for trained in result["runs"]:
         trained["metrics"] = evaluate(Path(trained["run"]), overrides=overrides)["metrics"]
     paths = [Path(trained["run"]) for trained in result["runs"]]
-    for path in paths:
+    for path in paths:  # after all are evaluated: the seeds are compared with each other
+        explain(path, overrides=overrides)
+        slice_predictions(path, overrides=overrides)
         result["report"] = report([path], overrides=overrides)["report"]
     if len(paths) > 1:
         result["report"] = report(paths, overrides=overrides)["report"]

@@ -24,6 +24,8 @@ from ml_core.checkpoint import Checkpoint, load_best, load_last
 from ml_core.config import Config
 from ml_core.data.checks import SplitRecord
 from ml_core.errors import RunError, TrainingError
+from ml_core.evaluation.slices.facts import FACTS
+from ml_core.evaluation.slices.query import compile_query
 from ml_core.findings import Finding
 from ml_core.log import shown
 from ml_core.models import PatchClassifier, build_from_spec, describe_model
@@ -54,6 +56,8 @@ SPLITS = ("train", "valid")
 
 def train(config: Config, *, command: str) -> dict[str, Any]:
     """Train every seed of `config`; return {"status", "runs": [...]}, for `--json`."""
+    for name, query in config.slices.items():  # refused now, not after hours
+        compile_query(query, FACTS, name)
     gate = pass_gate(config, SPLITS)
     checks = check_data(config, SPLITS, gate.exclude, gate.hashes)
     results = []

@@ -20,8 +20,13 @@ SETTABLE = (
     "data.data_path",
     "data.ledger_dir",
     "data.num_workers",
+    "evaluation.false_discovery_rate",
     "evaluation.num_resamples",
+    "evaluation.probe_patches",
+    "evaluation.saliency_patches",
+    "evaluation.target_risk",
     "evaluation.threshold",
+    "slices",
     "tracking.mlflow_uri",
     "training.device",
 )
@@ -32,7 +37,7 @@ def load_run_config(run: RunDir, overrides: Iterable[str] = ()) -> Config:
     overrides = list(overrides)
     for override in overrides:
         key = override.partition("=")[0].strip()
-        if key not in SETTABLE:
+        if key not in SETTABLE and not key.startswith("slices."):
             raise ConfigError(
                 f"--set {key}: {run.name} was trained with its own. Allowed for a trained run: "
                 f"{', '.join(SETTABLE)}. For anything else start a new run."
