@@ -133,6 +133,20 @@ def test_a_layer_that_cannot_be_drawn_anew_is_named():
         random_weights(model, seed=0)
 
 
+def test_a_model_that_cannot_be_drawn_anew_says_why_it_has_no_shares_and_keeps_its_examples():
+    model = SquareReader()
+    model.scale = torch.nn.ParameterList([torch.zeros(1)])
+    saliency = measure(model).to_dict()
+    json.dumps(saliency, allow_nan=False)
+    assert "scale (ParameterList)" in saliency["methods"]["occlusion"]["why_not"]
+    assert "no convolution" in saliency["methods"]["grad_cam"]["why_not"]
+    (finding,) = saliency["findings"]
+    assert (finding["id"], finding["severity"]) == ("attribution-not-measured", "warning")
+    assert "scale (ParameterList)" in finding["message"]
+    assert "reset_parameters" in finding["action"]
+    assert len(saliency["examples"]) == 2 and saliency["examples"][0]["occlusion"]
+
+
 def test_the_result_depends_on_the_patches_and_the_seed_but_not_on_their_order():
     model, index = HandMade(), np.arange(12)
     straight = measure(model, index).to_dict()
@@ -232,12 +246,24 @@ def test_two_patches_are_explained_without_an_interval_of_the_draws_being_made_u
 
 def test_a_mean_has_students_interval_and_leaves_out_what_is_not_known():
     values = [0.1, 0.3, np.nan, 0.5]
-    score = mean_score(values)
+    score = mean_score(values, (-1, 1))
     assert score["value"] == pytest.approx(0.3)
     reach = 4.302653 * 0.2 / math.sqrt(3)  # the table's t for 2 degrees and 95 %
     assert score["low"] == pytest.approx(0.3 - reach, abs=1e-6)
     assert score["high"] == pytest.approx(0.3 + reach, abs=1e-6)
-    assert mean_score([np.nan]) == {"value": None, "low": None, "high": None}
+    assert mean_score([np.nan], (0, 1)) == {"value": None, "low": None, "high": None}
+
+
+def test_no_interval_leaves_what_a_share_or_a_difference_can_be():
+    trained, random = maps_with_share([0.9, 1.0, 0.6, 1.0]), maps_with_share([0.3, 0.0, 0.0, 0.0])
+    compared = compare(trained, random, [0, 1, 2, 3])
+    assert compared["share_in_centre"]["high"] == 1  # Student's would reach to 1.18
+    assert 0.5 < compared["share_in_centre"]["low"] < 0.6
+    assert compared["share_by_label"]["normal"]["high"] == 1
+    assert compared["random_weights"]["low"] == 0
+    opposite = compare(maps_with_share([0.0, 0.3]), maps_with_share([1.0, 1.0]), [0, 1])
+    assert opposite["difference"]["low"] == -1 and opposite["difference"]["high"] == 1
+    assert opposite["difference"]["value"] == pytest.approx(-0.85)
 
 
 def maps_with_share(shares):
@@ -256,7 +282,7 @@ def test_the_interval_of_random_weights_knows_that_draws_differ():
     draw = np.repeat(np.arange(4), 25)
     of_draw = np.array([0.1, 0.2, 0.3, 0.4])[draw]  # no spread at all within a draw
     compared = compare(maps_with_share(np.full(100, 0.5)), maps_with_share(of_draw), draw)
-    expected = mean_score([0.1, 0.2, 0.3, 0.4])
+    expected = mean_score([0.1, 0.2, 0.3, 0.4], (-1, 1))
     for end in ("value", "low", "high"):
         assert compared["random_weights"][end] == pytest.approx(expected[end])
         other = {"value": "value", "low": "high", "high": "low"}[end]

@@ -6,8 +6,10 @@ import torch
 from attribution_models import CENTRE, CORNER, SquareReader, reader_of
 from tiny_pcam import make_patches
 
-from ml_core.evaluation.attribution.visibility import METRICS, VIEWS, measure_visibility
+from ml_core.evaluation.attribution.visibility import VIEWS, measure_visibility
+from ml_core.evaluation.calibration import Calibration
 from ml_core.evaluation.predictions import sigmoid
+from ml_core.evaluation.robustness.paired_scores import METRICS
 from ml_core.metrics import compute_intervals, compute_metrics
 
 LABELS = np.random.default_rng(0).integers(0, 2, 120)
@@ -169,6 +171,24 @@ def test_scores_are_those_of_the_metrics_module_at_the_threshold():
         compute_metrics(LABELS, covered)["accuracy"] - compute_metrics(LABELS, probs)["accuracy"]
     )
     assert list(visibility["views"]) == list(VIEWS)
+
+
+def test_the_auc_of_a_view_is_of_raw_logits_where_probabilities_are_ties():
+    """A sigmoid is 1 from a logit of 37 on, and isotonic calibration flat beyond its ends."""
+    index = np.arange(len(LABELS))
+    order = predictor(SquareReader(CENTRE))
+    plain = measure(CENTRE, index)["views"]
+    sure = measure(CENTRE, index, predict=lambda patches: 1000 + order(patches))["views"]
+    flat = Calibration("isotonic", knots=((-9.0, 0.2), (-8.0, 0.7)))
+    constant = measure(CENTRE, index, calibrate=flat.apply)["views"]
+    for view in VIEWS:
+        for kind in ("metrics", "difference"):
+            for scores in (sure, constant):
+                assert scores[view][kind]["roc_auc"] == plain[view][kind]["roc_auc"], view
+    # all are called at 0.5, as calibrated probabilities say
+    assert plain["whole"]["metrics"]["specificity"]["value"] > 0.3
+    assert constant["whole"]["metrics"]["specificity"]["value"] == 0
+    assert constant["whole"]["metrics"]["recall"]["value"] == 1
 
 
 @pytest.mark.parametrize("label", [0, 1])

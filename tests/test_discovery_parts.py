@@ -408,7 +408,7 @@ def test_features_that_are_only_the_output_suggest_no_cluster_that_is_confirmed(
             predictions_of(y_true, logit), 0.5, facts, features=features, seed=seed
         )
         assert not confirmed(discovery)
-        assert any("of the variance of its rank" in note for note in discovery.notes)
+        assert any("of how its probability ranks" in note for note in discovery.notes)
 
 
 def test_the_output_is_taken_out_with_what_the_suggesting_half_knows():

@@ -143,7 +143,7 @@ def test_every_command_in_the_documentation_works(
 def test_every_verb_is_documented():
     text = "\n".join(page.read_text() for page in PAGES if page.name != "cli.md")
     groups = {group.name: group.typer_instance for group in app.registered_groups}
-    verbs = [command.callback.__name__ for command in app.registered_commands]
+    verbs = [command.name or command.callback.__name__ for command in app.registered_commands]
     for name, group in groups.items():
         verbs += [f"{name} {command.name}" for command in group.registered_commands]
     assert len(verbs) >= 9

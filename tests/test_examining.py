@@ -163,7 +163,8 @@ def test_shortcuts_are_those_of_the_audit_that_the_run_keeps(run):
 # ---- the other seeds ---------------------------------------------------------------------------
 
 
-def test_other_seeds_of_the_recipe_speak_and_other_recipes_do_not(run):
+def test_other_seeds_of_the_recipe_speak_and_other_recipes_do_not(run, caplog):
+    caplog.set_level("INFO", logger="ml_core.slice")
     folder = run.path.parents[2]
     for name, changes in {
         "seed": {"seed": 7},
@@ -181,6 +182,14 @@ def test_other_seeds_of_the_recipe_speak_and_other_recipes_do_not(run):
     assert RunRecord.load(RunDir(run.path.parent / name)).seed == 7
     assert np.array_equal(found[name].index, predictions.index)
     assert not np.array_equal(found[name].y_prob, predictions.y_prob)
+    assert "does not speak as another seed" in caplog.text  # the one that was not evaluated
+    path = RunDir(run.path.parent / name).predictions_path("valid")
+    table = Predictions.load(path)
+    columns = ("index", "y_true", "y_prob", "logit")
+    fewer = {column: getattr(table, column)[1:] for column in columns}
+    dataclasses.replace(table, **fewer).save(path)
+    assert predictions_of_other_seeds(operating, predictions) == {}
+    assert "it scored other patches" in caplog.text
 
 
 # ---- the sample --------------------------------------------------------------------------------

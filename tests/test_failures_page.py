@@ -4,16 +4,18 @@ import shutil
 import numpy as np
 import pytest
 from fabricated_failures import fabricate_failures
+from fabricated_opening import fabricate_champion
 from fabricated_run import fabricate_patches, fabricate_predictions, fabricate_run
 from rendered_block import render_block
 
 from ml_core.errors import DataError
 from ml_core.evaluation.report import render_report
-from ml_core.evaluation.report.failures import build_failures_page, worst_slices
+from ml_core.evaluation.report.failures import build_failures_page
 from ml_core.evaluation.report.failures_files import read_contents
 from ml_core.evaluation.report.failures_pictures import MAX_BYTES, first_of, take_pictures
 from ml_core.evaluation.report.run_facts import read_run_facts
 from ml_core.evaluation.report.slice_table import Score, largest_reach, slice_rows
+from ml_core.evaluation.report.worst_slices import worst_slices
 from ml_core.runs import RunDir, read_json, write_json
 
 FILES = ("slices", "errors", "uncertainty", "explain")
@@ -205,20 +207,50 @@ def test_no_slice_is_worse_where_none_is(copy_of):
     slices = read_json(own_run.slices_path("valid"))["slices"]
     for each in slices:
         each["standing"] = each["standing"].replace("worse", "not told apart")
-    change(own_run, "slices", slices=slices, num_worse=0)
+    change(own_run, "slices", slices=slices, num_worse=0, discovery=None)
     html = html_of(own_run)
     assert "data-worst-slice" not in html
     assert re.search(r"0 of 32 slices\s+are worse", html)
-    assert worst_slices(read_json(own_run.slices_path("valid"))) == []
+    assert worst_slices(build(own_run)) is None
 
 
-def test_the_verdict_gets_the_worst_slices_and_nothing_of_a_file_it_cannot_read(run):
+def test_the_verdict_gets_what_is_worse_and_what_was_confirmed_by_how_much_worse(run, page):
     content = read_json(run.slices_path("valid"))
-    worst = worst_slices(content, most=2)
-    assert [row.name for row in worst] == [s["name"] for s in content["slices"][:2]]
-    assert worst[0].error.value == 1 - content["slices"][0]["metrics"]["accuracy"]["value"]
-    assert worst_slices(None) == worst_slices({**content, "format": 2}) == []
-    assert worst_slices({**content, "slices": [{}]}) == []
+    differences = {
+        each["name"]: each["differences"]["error"]["value"]
+        for each in content["slices"] if each["standing"] == "worse"
+    } | {
+        each["name"]: each["confirmed"]["difference"]["value"]
+        for each in content["discovery"]["slices"] if each["is_confirmed"]
+    }  # fmt: skip
+    worst = worst_slices(page)
+    names = sorted(differences, key=lambda name: -differences[name])
+    assert [each.name for each in worst.slices] == names[:4]
+    assert {each.is_found for each in worst.slices} == {True, False}
+    assert (worst.split, worst.threshold, worst.file) == ("valid", 0.5, "slices.json")
+    assert [each.name for each in worst_slices(page, most=2).slices] == names[:2]
+
+
+def test_a_found_slice_in_the_verdict_says_what_it_counts_among_which_patches(copy_of):
+    own_run = copy_of("slices")
+    discovery = read_json(own_run.slices_path("valid"))["discovery"]
+    found = discovery["slices"][0]
+    found["target"] = "missed tumours"
+    found["confirmed"] |= {"n": 43, "error": 0.721, "difference": {"value": 0.9, "low": 0.8,
+                                                                   "high": 0.95}}  # fmt: skip
+    change(own_run, "slices", discovery=discovery)
+    first = worst_slices(build(own_run)).slices[0]
+    assert (first.name, first.counted, first.rate.value) == (found["name"], 43, 0.721)
+    assert (first.patches, first.wrong) == ("tumours", "missed")
+
+
+@pytest.mark.parametrize(
+    "values", [{"format": 2}, {"slices": [{}]}, {"weights_sha256": "f" * 64}, {"n": 3}]
+)
+def test_the_verdict_names_no_slice_of_a_file_that_cannot_be_used(copy_of, values):
+    own_run = copy_of("slices")
+    change(own_run, "slices", **values)
+    assert worst_slices(build(own_run)) is None
 
 
 def test_strips_reach_as_far_as_the_longest_interval(run):
@@ -372,16 +404,14 @@ def test_another_format_is_not_read_and_said_to_be_old(copy_of, what):
 def test_a_file_of_other_weights_is_an_error_that_names_both(copy_of, what):
     own_run = copy_of(what)
     change(own_run, what, weights_sha256="f" * 64)
-    (error,) = [finding for finding in build(own_run).findings if finding.severity == "error"]
+    page = build(own_run)
+    assert len(page.unread) == 4 and page.known.get(0) is None
+    assert all(getattr(page, part) is None for part in PARTS_OF[what])
+    assert f"<code>{what}.json</code> is not of what metrics.json is of" in block_of(page)
+    (error,) = page.findings
     assert error.id == f"{what}-of-another-model"
     assert f"the weights are ffffffffffff, those scored are {'6e340b9cffb3'}" in error.message
     assert "metrics.json" in error.message
-
-
-def test_patches_of_other_weights_are_not_called_right_or_wrong(copy_of):
-    own_run = copy_of("slices")
-    change(own_run, "slices", weights_sha256="f" * 64)
-    assert build(own_run).known.get(0) is None
 
 
 def test_a_file_of_other_patches_is_an_error(copy_of):
@@ -529,13 +559,85 @@ def test_the_same_files_give_the_same_block(run, html):
 def test_the_test_split_has_its_own_part_and_its_own_command(tmp_path):
     run = fabricate_run(tmp_path, logs=False)
     fabricate_failures(run, split="test")
-    run.explain_path("test").unlink()
     run.uncertainty_path("test").unlink()
     page = build_failures_page(read_run_facts(run), "t", None, "test")
     assert page.slices is not None and page.contents["slices"].name == "slices-test.json"
-    assert [content.command for content in page.unread] == [
-        f"ml-core slice {run.path} --split test", f"ml-core explain {run.path} --split test",
-    ]  # fmt: skip
+    assert [each.command for each in page.unread] == ["ml-core slice champion.json --split test"]
+
+
+def test_on_test_only_the_champion_is_recommended_and_explain_never(tmp_path):
+    run = fabricate_run(tmp_path, logs=False)
+    fabricate_failures(run, split="test")
+    champion = {**fabricate_champion(run), "path": "my runs/champion.json"}
+    facts = read_run_facts(run, champion)
+    commands = {each.command for each in read_contents(facts, "test").values()}
+    assert commands == {"ml-core slice 'my runs/champion.json' --split test"}
+    page = build_failures_page(facts, "t", None, "test")
+    assert page.saliency is None and page.visibility is None and page.robustness is None
+    assert "explain" not in block_of(page)
+
+
+def test_of_a_champion_the_commands_are_of_its_file_which_has_the_threshold(tmp_path):
+    run = fabricate_run(tmp_path, logs=False)
+    facts = read_run_facts(run, {**fabricate_champion(run), "path": "runs/champion.json"})
+    contents = read_contents(facts, "valid")
+    assert contents["slices"].command == "ml-core slice runs/champion.json"
+    assert contents["explain"].command == "ml-core explain runs/champion.json"
+
+
+def findings_at(run, champion=None):
+    contents = read_contents(read_run_facts(run, champion), "valid")
+    return {each.id: each for content in contents.values() for each in content.findings}
+
+
+def test_results_at_another_threshold_are_said_with_the_commands_that_make_them_anew(copy_of):
+    run = copy_of("slices", "explain")
+    change(run, "slices", threshold=0.7)
+    change(run, "explain", threshold=0.7)
+    finding = findings_at(run)["results-of-another-operating-point"]
+    assert "slices.json is raw, at threshold 0.7; explain.json is raw" in finding.message
+    assert "where the scores are raw, at threshold 0.5" in finding.message
+    assert f"ml-core explain {run.path} && ml-core slice {run.path}" in finding.action
+
+
+@pytest.mark.parametrize("changed", [{"threshold": 0.7}, {"calibration": {"kind": "isotonic"}}])
+def test_a_champion_of_other_numbers_is_another_point(copy_of, changed):
+    run = copy_of("slices")
+    champion = fabricate_champion(run)
+    point = {"threshold": champion["threshold"]["value"], "calibration": champion["calibration"]}
+    change(run, "slices", **{**point, "champion_sha256": champion["sha256"], **changed})
+    assert "is a champion's, at" in (
+        findings_at(run, champion)["results-of-another-operating-point"].message
+    )
+
+
+def test_another_champion_of_the_same_numbers_is_a_note_and_no_warning(copy_of):
+    run = copy_of("slices")
+    champion = fabricate_champion(run)
+    point = {"threshold": champion["threshold"]["value"], "calibration": champion["calibration"]}
+    change(run, "slices", **point, champion_sha256="1a2b3c4d" * 8)
+    found = findings_at(run, champion)
+    assert "results-of-another-operating-point" not in found
+    note = found["results-of-another-champion"]
+    assert note.severity == "info"
+    assert (
+        f"slices.json is of champion 1a2b3c4d, this page is of {champion['sha256'][:8]}"
+        in note.message
+    )
+    change(run, "slices", **point, champion_sha256=champion["sha256"])
+    assert not {"results-of-another-champion", "results-of-another-operating-point"} & set(
+        findings_at(run, champion)
+    )
+
+
+def test_each_part_says_from_which_probability_on_tumour_is_called(copy_of):
+    run = copy_of(*FILES)
+    for what in FILES:
+        change(run, what, threshold=0.1234)
+    html = html_of(run)
+    for part in ("errors", "trust", "looks", "robustness"):
+        section = part_of(html, f'aria-labelledby="fails-{part}"', "</section>")
+        assert "threshold 0.1234" in section
 
 
 def test_a_path_with_a_space_is_quoted_in_the_command(tmp_path):

@@ -93,7 +93,7 @@ SAME_WHATEVER_IT_IS = {
     "data.ledger_dir", "model.num_classes", "training.channels_last", "training.device",
     "training.num_threads",
 }  # fmt: skip
-NOT_OF_A_TRIAL = {"tracking", "evaluation", "search", "selection"}
+NOT_OF_A_TRIAL = {"tracking", "evaluation", "search", "selection", "slices"}
 
 
 @pytest.fixture(scope="module")

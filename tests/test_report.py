@@ -207,13 +207,58 @@ def test_the_headline_stands_beside_every_baseline_and_marks_those_not_beaten(tm
 
 def test_the_worst_slices_stand_in_the_verdict_with_their_intervals(failing, failing_page):
     worst = [e for e in failing_page.all("li") if "data-worst" in e]
-    slices = {each["name"]: each for each in read_json(failing.slices_path("valid"))["slices"]}
-    assert 1 <= len(worst) <= 3
+    content = read_json(failing.slices_path("valid"))
+    differences = {
+        each["name"]: each["differences"]["error"]
+        for each in content["slices"] if each["standing"] == "worse"
+    } | {
+        each["name"]: each["confirmed"]["difference"]
+        for each in content["discovery"]["slices"] if each["is_confirmed"]
+    }  # fmt: skip
+    assert 1 <= len(worst) <= 4
     for shown in worst:
-        difference = slices[shown["data-worst"]]["differences"]["error"]
-        assert slices[shown["data-worst"]]["standing"] == "worse"
+        difference = differences[shown["data-worst"]]
         values = failing_page.values_in(shown)
         assert values[1:] == [difference[end] for end in ("value", "low", "high")]
+    assert "Worst slices of valid, tumour from 0.5" in failing_page.text
+
+
+def test_findings_that_name_the_worst_slices_are_not_said_beside_them(tmp_path):
+    run = fabricate_run(tmp_path)
+    fabricate_failures(run)
+    content = read_json(run.slices_path("valid"))
+    named = [{"id": id_, "severity": "warning", "message": f"{id_} are these.", "action": "Look."}
+             for id_ in ("slices-worse", "slices-discovered", "slices-lower-recall")]  # fmt: skip
+    write_json(run.slices_path("valid"), {**content, "findings": named})
+    text = render(run).text
+    assert "slices-lower-recall are these." in text and "Look." in text
+    assert "slices-worse are these." not in text and "slices-discovered are these." not in text
+
+
+def test_without_scores_no_threshold_is_said_to_be_the_one_that_calls(tmp_path):
+    run = fabricate_run(tmp_path)
+    run.metrics_path.write_text("{")
+    page = render(run)
+    (panel,) = page.all("section", **{"class": "block operating"})
+    assert "Tumour is called from" not in page.text
+    assert "Set at" not in page.text and "Scored at" not in page.text
+    assert panel
+
+
+def test_the_test_split_is_not_to_be_opened_again_where_it_was(tmp_path):
+    run = fabricate_run(tmp_path)
+    champion = fabricate_champion(run)
+    advice = "Believe the test split: ml-core evaluate champion.json --split test, once."
+    champion["findings"] = [
+        {"id": "best-of-many", "severity": "info", "message": "best of 6.", "action": advice}
+    ]
+    out = run.report_path
+    champions = {run.path: champion}
+    assert advice in render_report([run], out, champions=champions).read_text(encoding="utf-8")
+    fabricate_test(run)
+    write_json(run.scores_path("test"), {**read_json(run.scores_path("test")), "champion": champion})
+    text = render_report([run], out).read_text(encoding="utf-8")
+    assert "best of 6." in text and "See Test." in text and advice not in text
 
 
 def test_a_run_that_was_not_sliced_has_no_worst_slices_and_says_how_to_get_them(page):
@@ -719,7 +764,8 @@ def test_a_test_score_outside_what_validation_promised_is_said_to_be(tmp_path):
     champion = fabricate_champion(run)
     champion["threshold"]["expected"]["recall"].update(value=0.99, low=0.985, high=0.995)
     champion["threshold"]["expected"]["precision"].update(value=0.5, low=0.45, high=0.55)
-    fabricate_test(run, champion=champion)
+    fabricate_test(run)
+    write_json(run.scores_path("test"), {**read_json(run.scores_path("test")), "champion": champion})
     page = render(run)
     assert "below" in page.all("div", data_test_metric="recall")[0]["text"]
     assert "above" in page.all("div", data_test_metric="precision")[0]["text"]

@@ -12,8 +12,9 @@ import pytest
 from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 from tiny_pcam import make_patches
 
+from ml_core.evaluation.calibration import Calibration
 from ml_core.evaluation.predictions import sigmoid
-from ml_core.evaluation.robustness.corruptions import CORRUPTIONS
+from ml_core.evaluation.robustness.corruptions import CORRUPTIONS, corruptions_for
 from ml_core.evaluation.robustness.measure import measure_robustness, num_predictions
 from ml_core.evaluation.robustness.plots import plot_robustness
 from ml_core.page.svg import figure_to_svg
@@ -154,9 +155,89 @@ def test_the_worst_is_the_deepest_fall_of_all_and_names_itself():
     assert said["difference"]["value"] < -0.2
 
 
-def test_untouched_patches_are_never_the_worst(result):
-    assert result.worst.difference.value == 0  # nothing costs this model any ROC-AUC
-    assert result.worst.point.label != "untouched"
+def test_where_nothing_falls_there_is_no_worst_and_that_is_not_undefined(result):
+    falls = [p.difference["roc_auc"].value for curve in result.curves for p in curve.points[1:]]
+    assert min(falls) == 0
+    assert result.worst is None and result.worst_in_train_range is None
+    written = result.to_dict()
+    assert written["worst"] is None and written["flat_ok"] is True
+    assert "robustness-undefined" not in [each["id"] for each in written["findings"]]
+
+
+def test_what_only_gains_is_no_worst_either():
+    def gains(patches):
+        """Orders the patches by their labels once they are dark."""
+        dark = patches.mean(axis=(1, 2, 3)) < 170
+        return np.where(dark, 1000.0 * LABELS, 0) + sees_the_centre(patches)
+
+    gained = measure(gains, (dataclasses.replace(BY_NAME["brightness"], strengths=(1, 0.75)),))
+    assert point_of(gained, "brightness", 0.75).difference["roc_auc"].value > 0.05
+    assert gained.worst is None and gained.worst_in_train_range is None
+
+
+def test_patches_that_change_places_within_a_class_are_no_fall():
+    """A mean of the same numbers in another order differs in its last bit."""
+    brightness = (dataclasses.replace(BY_NAME["brightness"], strengths=(1, 0.9)),)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        logits = rng.normal(LABELS, 1.0)
+        swapped = logits.copy()
+        for label in (0, 1):
+            swapped[label == LABELS] = rng.permutation(logits[label == LABELS])
+        answers = iter((logits, swapped))
+        result = measure(lambda patches, answers=answers: next(answers), brightness)
+        difference = point_of(result, "brightness", 0.9).difference["roc_auc"]
+        assert difference.value == 0 and result.worst is None
+        assert difference.low <= 0 <= difference.high
+
+
+def sure_of_tumour(patches):
+    """Return logits in the order of `sees_the_centre`, where every sigmoid is 1."""
+    return 1000 + sees_the_centre(patches)
+
+
+@pytest.mark.parametrize(
+    ("predict", "calibrate"),
+    [
+        pytest.param(sure_of_tumour, sigmoid, id="saturated"),
+        pytest.param(
+            sees_the_top_of_the_centre,
+            Calibration("isotonic", knots=((-0.5, 0.2), (0.5, 0.8))).apply,
+            id="isotonic",
+        ),
+    ],
+)
+def test_the_auc_is_of_raw_logits_where_probabilities_are_ties(predict, calibrate):
+    measured = measure(predict, calibrate=calibrate)
+    for name, strength in (("brightness", 1), ("brightness", 0.9), ("rotation", 90), ("blur", 3)):
+        logits = predict(BY_NAME[name].apply(PATCHES, strength))
+        point = point_of(measured, name, strength)
+        area = roc_auc_score(LABELS, logits)
+        lost = area - roc_auc_score(LABELS, predict(PATCHES))
+        assert point.metrics["roc_auc"].value == pytest.approx(area)
+        assert point.metrics["roc_auc"].low < area < point.metrics["roc_auc"].high
+        assert point.difference["roc_auc"].value == pytest.approx(lost, abs=1e-12)
+        assert area != pytest.approx(roc_auc_score(LABELS, calibrate(logits)))
+
+
+def test_calls_are_of_calibrated_probabilities_at_the_threshold():
+    cold = Calibration("isotonic", knots=((-1.0, 0.1), (3.0, 0.9)))  # 0.5 at a logit of 1
+    measured = measure(calibrate=cold.apply)
+    before = sees_the_centre(PATCHES) >= 1
+    for name, strength in (("brightness", 1), ("brightness", 0.9), ("blur", 2)):
+        called = sees_the_centre(BY_NAME[name].apply(PATCHES, strength)) >= 1
+        point = point_of(measured, name, strength)
+        assert point.metrics["recall"].value == recall_score(LABELS, called)
+        assert point.metrics["specificity"].value == recall_score(1 - LABELS, ~called)
+        assert point.metrics["accuracy"].value == accuracy_score(LABELS, called)
+        assert point.calls_changed == (called != before).mean()
+        lost = recall_score(LABELS, called) - recall_score(LABELS, before)
+        assert point.difference["recall"].value == pytest.approx(lost)
+
+
+def test_logits_that_are_no_numbers_are_refused():
+    with pytest.raises(ValueError, match="NaN"):
+        measure(lambda patches: np.full(len(patches), np.nan))
 
 
 def test_patches_within_the_train_range_are_told_by_their_median_fact():
@@ -175,7 +256,6 @@ def test_patches_within_the_train_range_are_told_by_their_median_fact():
             .mean()
         )
     assert {point_of(result, "brightness", s).in_train_range for s in medians} == {True, False}
-    assert result.worst_in_train_range.point.in_train_range is True
     assert point_of(result, "rotation", 90).in_train_range is True  # orientation moves no fact
 
 
@@ -188,6 +268,59 @@ def test_a_fact_that_is_unknown_or_has_no_range_leaves_the_range_unknown(result)
     assert no_range.fact_median > 0 and np.isnan(no_range.share_in_train_range)
 
 
+@pytest.mark.parametrize("at", [0.0, 130.0])
+def test_a_train_range_of_one_value_tells_nothing(at):
+    written = measure(train_range={"brightness": (at, at)}).to_dict()["curves"][2]
+    assert written["train_range"] == [at, at]
+    for point in written["points"]:
+        assert point["in_train_range"] is None and point["share_in_train_range"] is None
+        assert point["fact_median"] > 0
+
+
+def test_a_fact_that_a_change_does_not_move_does_not_say_that_train_holds_the_changed():
+    """Most patches lack the stain: its amount is cut off at 0 however much there is of it."""
+
+    def cut_off(patches):
+        return pd.DataFrame({"brightness": np.maximum(patches.mean(axis=(1, 2, 3)) - 172, 0)})
+
+    measured = measure(facts_of=cut_off, train_range={"brightness": (0.0, 40.0)})
+    points = {point.strength: point for point in measured.curves[2].points}
+    assert points[1].in_train_range is True  # untouched patches are what they are
+    assert points[1.1].in_train_range is True and points[1.1].fact_median > points[1].fact_median
+    blind = measure(
+        facts_of=lambda patches: pd.DataFrame({"brightness": np.zeros(len(patches))}),
+        train_range={"brightness": (-1.0, 30.0)},
+    ).curves[2]
+    assert [point.in_train_range for point in blind.points] == [True] + [None] * 6
+    assert [np.isnan(point.share_in_train_range) for point in blind.points] == [False] + [True] * 6
+
+
+def test_patches_that_are_not_square_are_turned_by_half_and_it_is_said():
+    wide = PATCHES[:, 16:80]  # (90, 64, 96, 3)
+    corruptions = corruptions_for(64, 96)
+    told = []
+    result = measure_robustness(
+        lambda patches: (155 - patches[:, 16:48, 32:64].mean(axis=(1, 2, 3))) / 6,
+        lambda rows: wide[(rows - 1) // 3], ROWS, LABELS, 0.5, facts_of=facts_of, train_range={},
+        num_resamples=10, corruptions=corruptions, progress=told.append,
+    )  # fmt: skip
+    assert sum(told) == num_predictions(90, corruptions) == num_predictions(90) - 2 * 90
+    turned = {curve.name: [point.label for point in curve.points] for curve in result.curves}
+    assert turned["rotation"] == ["untouched", "180°"]
+    assert turned["flip"] == ["untouched", "left-right", "up-down"]
+    assert set(turned) == set(BY_NAME)
+    written = result.to_dict()
+    assert written["shape"] == [64, 96] and written["flat_ok"] is True
+    finding = next(each for each in written["findings"] if each["id"] == "no-quarter-turns")
+    assert finding["severity"] == "info" and "64 x 96 pixels are not square" in finding["message"]
+
+
+def test_square_patches_are_turned_every_way_and_nothing_is_said_of_it(result):
+    assert corruptions_for(48, 48) == CORRUPTIONS
+    assert result.to_dict()["shape"] == [96, 96]
+    assert "no-quarter-turns" not in [finding.id for finding in result.findings]
+
+
 def test_a_fall_on_patches_like_those_of_train_is_a_warning_with_its_figures():
     def loses_dim(patches):
         dim = patches.mean(axis=(1, 2, 3)) < 165
@@ -197,9 +330,11 @@ def test_a_fall_on_patches_like_those_of_train_is_a_warning_with_its_figures():
     inside = measure(loses_dim, brightness, train_range={"brightness": (100.0, 250.0)})
     finding = next(f for f in inside.findings if f.id == "fragile-within-train-range")
     assert "brightness (×" in finding.message and "train 100 to 250" in finding.message
+    assert inside.worst_in_train_range.point.in_train_range is True
     outside = measure(loses_dim, brightness, train_range={"brightness": (176.0, 188.0)})
     assert "fragile-within-train-range" not in [f.id for f in outside.findings]
     assert outside.worst.point.in_train_range is False
+    assert outside.worst_in_train_range is None  # what falls is not like train
 
 
 def test_patches_of_one_class_have_no_auc_and_no_worst_and_it_is_said():

@@ -233,7 +233,7 @@ def test_fewer_than_five_slides_are_no_sample_of_slides():
     assert found.overall == scored(table).overall
     assert (found.rows[0].num_slides, found.rows[0].note) == (4, "")
     (finding,) = [each for each in found.findings if each.id == "slices-without-slides"]
-    assert "of 4 slides, of 5 needed" in finding.message
+    assert "of 4 slides, and 5 are needed" in finding.message
 
 
 @pytest.mark.parametrize("unknown", [None, math.nan, ""])

@@ -7,7 +7,9 @@ it without a traceback and exits with 2; anything else that escapes is our own m
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class MLCoreError(Exception):
@@ -36,6 +38,25 @@ class TrainingError(MLCoreError):
 
 class TrackingError(MLCoreError):
     """The tracking server cannot be reached or refuses what it is sent."""
+
+
+# What to do about a file that cannot be written, by the reason that the system gives.
+_REMEDIES = {
+    errno.ENOSPC: "Free some space",
+    errno.EDQUOT: "Free some of your quota",
+    errno.EISDIR: "Move that folder away",
+    errno.EEXIST: "Move what is in the way",
+    errno.ENOTDIR: "Move what is in the way of its folder",
+    errno.EACCES: "Make its folder writable",
+    errno.EPERM: "Make its folder writable",
+    errno.EROFS: "Work on a copy, on a disk that can be written",
+}
+
+
+def cannot_write(path: Path, error: OSError) -> str:
+    """Return that `path` cannot be written, why, and what to do about that."""
+    remedy = _REMEDIES.get(error.errno or 0, "See that its folder can be written")
+    return f"cannot write {path}: {error.strerror or error}. {remedy}, and run the stage again."
 
 
 def did_you_mean(wrong: str, allowed: Iterable[str]) -> str:

@@ -57,7 +57,7 @@ class FeatureTable:
             raise RunError(
                 f"the features of split {self.split!r} lack {len(missing)} of {len(index)} "
                 f"patches: index {named}{', ...' if len(missing) > 5 else ''}. They are of other "
-                "predictions; make them again: ml-core explain RUN"
+                "predictions; make them again with the explain stage."
             )
         found: Floats32 = self.features[rows]
         return found
@@ -97,8 +97,8 @@ class FeatureTable:
         type, holds several splits, a patch twice, rows of several widths, or values not finite.
         """
         if not path.is_file():
-            raise RunError(f"{path} does not exist. Write it with: ml-core explain RUN")
-        again = "Make it again: ml-core explain RUN"
+            raise RunError(f"{path} does not exist. Write it with the explain stage.")
+        again = "Make it again with the explain stage."
         split, table = read_table(path, SCHEMA, what="features table", again=again)
         column = table["features"].combine_chunks()
         widths = pc.unique(pc.list_value_length(column)).to_pylist()

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from ml_core.evaluation import plots
 from ml_core.evaluation.predictions import Predictions
 from ml_core.metrics import compute_metrics, confusion, pr_curve_points, roc_curve_points
+from ml_core.page.text import decimal
 
 
 def prediction_figures(
@@ -71,6 +72,6 @@ def _note(name: str, scores: Mapping[str, Any] | None) -> str:
         return ""
     level = f"{scores['level']:.0%}".replace("%", " %")
     return (
-        f"{plots.METRIC_LABELS[name]} {metric['value']:.3f}\n"
-        f"{level} interval {metric['low']:.3f}–{metric['high']:.3f}"
+        f"{plots.METRIC_LABELS[name]} {decimal(metric['value'])}\n"
+        f"{level} interval {decimal(metric['low'])}–{decimal(metric['high'])}"
     )

@@ -60,7 +60,7 @@ def find_neighbours(
             f"{str(queries.weights_sha256)[:12]} ({queries.features.shape[1]} columns), those of "
             f"{reference.split} of {str(reference.weights_sha256)[:12]} "
             f"({reference.features.shape[1]}); distances between them mean nothing. "
-            "Make both again: ml-core explain RUN"
+            "Make both again with the explain stage."
         )
     own = None
     if queries.split == reference.split:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ml_core.durable import written_aside
-from ml_core.errors import RunError
+from ml_core.errors import RunError, cannot_write
 
 
 def write_table(table: pa.Table, path: Path) -> None:
@@ -23,10 +23,7 @@ def write_table(table: pa.Table, path: Path) -> None:
         with written_aside(path) as aside, open(aside, "wb") as file:
             pq.write_table(table, file)
     except OSError as error:
-        raise RunError(
-            f"cannot write {path}: {error.strerror or error}. "
-            "Free some space or make the folder writable, and run the stage again."
-        ) from error
+        raise RunError(cannot_write(path, error)) from error
 
 
 def read_table(path: Path, schema: pa.Schema, *, what: str, again: str) -> tuple[str, pa.Table]:
@@ -37,12 +34,14 @@ def read_table(path: Path, schema: pa.Schema, *, what: str, again: str) -> tuple
     `again` says in a sentence how to make it anew.
     """
     try:
-        with open(path, "rb") as file:  # opened here: pyarrow would read a name like a URI
-            table = pq.read_table(file)
+        # Bytes, since pyarrow reads a name like a URI, and its threads may outlive an open file: a
+        # process that ends soon after is aborted (apache/arrow#34314).
+        table = pq.read_table(pa.BufferReader(path.read_bytes()))
     except FileNotFoundError as error:
         raise RunError(f"{path} does not exist. Write it with the evaluate stage.") from error
     except (OSError, pa.ArrowException) as error:
-        raise RunError(f"{path} is not a readable parquet file: {error}. {again}") from error
+        why = str(error).rstrip(".")
+        raise RunError(f"{path} is not a readable parquet file: {why}. {again}") from error
     missing = [field.name for field in schema if field.name not in table.column_names]
     if missing:
         raise RunError(

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from ml_core.errors import RunError
 from ml_core.evaluation.attribution.saliency import measure_saliency
 from ml_core.evaluation.attribution.visibility import measure_visibility
 from ml_core.evaluation.predictions import Predictions
+from ml_core.evaluation.robustness.corruptions import corruptions_for
 from ml_core.evaluation.robustness.measure import measure_robustness, num_predictions
-from ml_core.log import counted
+from ml_core.log import counted, shown
 from ml_core.pipeline.examining.patch_predictor import PatchPredictor
 from ml_core.pipeline.examining.result_files import head_of, write_result
 from ml_core.pipeline.examining.said import say_explained
@@ -41,7 +43,7 @@ logger = logging.getLogger("ml_core.explain")
 
 
 def explain(path: Path, split: str = "valid", overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """Return {"run", "split", "explain", "findings"}; the figures are in explain.json.
+    """Return {"run", "split", "explain"}; the figures are in explain.json.
 
     `path` is a run's directory, asked raw at its own threshold, or a champion.json, asked
     calibrated at the champion's. At most `evaluation.probe_patches` patches are changed and
@@ -57,16 +59,16 @@ def explain(path: Path, split: str = "valid", overrides: Iterable[str] = ()) -> 
     predictions = load_scored(operating, split)
     run, config = operating.run, operating.config
     exclude = run_exclusions(run, operating.record)
-    refuse_other_data(operating.record, check_data(config, ("train", split), exclude))
+    splits = list(dict.fromkeys(("train", split)))  # of train alone, once
+    refuse_other_data(operating.record, check_data(config, splits, exclude))
     trained = load_trained(run, config)
     file = PatchFile(split_paths(config.data.data_path, split).x)
     looks = look_at_train(operating)
 
     findings = tap_features(operating, trained, _raw(operating, split))
-    ask = PatchPredictor(trained, operating.calibration)
     settings, seed = config.evaluation, config.seed
     mapped = sample_of(predictions.index, settings.saliency_patches, seed)
-    with counted("where it looks", 2 * len(mapped)) as progress:
+    with _measured(operating), counted("where it looks", 2 * len(mapped)) as progress:
         saliency = measure_saliency(
             trained.model,
             file.read,
@@ -77,21 +79,27 @@ def explain(path: Path, split: str = "valid", overrides: Iterable[str] = ()) -> 
             progress=progress,
         )
     probed = sample_of(predictions.index, settings.probe_patches, seed)
-    asked = (ask, file.read, probed, _labels(predictions, probed), operating.threshold)
-    with counted("centre and ring", len(probed)) as progress:
+    ask, labels = PatchPredictor(trained), _labels(predictions, probed)
+    asked = (ask, file.read, probed, labels, operating.threshold)
+    with _measured(operating), counted("centre and ring", len(probed)) as progress:
         visibility = measure_visibility(
             *asked,
             fill=looks.colour,
             seed=seed,
+            calibrate=operating.calibration.apply,
             num_resamples=settings.num_resamples,
             progress=progress,
         )
-    with counted("changed patches", num_predictions(len(probed))) as progress:
+    corruptions = corruptions_for(*config.data.input_shape[1:])
+    num_changed = num_predictions(len(probed), corruptions)
+    with _measured(operating), counted("changed patches", num_changed) as progress:
         robustness = measure_robustness(
             *asked,
             facts_of=facts_of_levels,
             train_range=looks.ranges,
             seed=seed,
+            calibrate=operating.calibration.apply,
+            corruptions=corruptions,
             num_resamples=settings.num_resamples,
             progress=progress,
         )
@@ -106,6 +114,19 @@ def explain(path: Path, split: str = "valid", overrides: Iterable[str] = ()) -> 
     write_result(run.explain_path(split), content)
     say_explained(content)
     return {"run": str(run.path), "split": split, "explain": str(run.explain_path(split))}
+
+
+@contextmanager
+def _measured(operating: OperatingRun) -> Iterator[None]:
+    """Say as a RunError of which run it is that its patches or logits cannot be measured."""
+    try:
+        yield
+    except ValueError as error:
+        raise RunError(
+            f"{shown(operating.run.path)} cannot be explained: {error} Needed are a model that "
+            "gives finite logits and predictions of at least two patches, whose sides are 6 pixels "
+            "or more: train or evaluate again with such."
+        ) from error
 
 
 def _raw(operating: OperatingRun, split: str) -> Predictions:

@@ -46,6 +46,7 @@ def report(
     overrides = list(overrides)
     champions: dict[Path, Mapping[str, Any]] = {}
     runs = [_open(path, champions) for path in paths]
+    _refuse_repeated(runs)
     if out is None:
         first = runs[0]
         alone = len(runs) == 1
@@ -61,7 +62,6 @@ def report(
     def patches_of(run: RunDir, steps: Sequence[int]) -> Mapping[int, npt.NDArray[np.int64]]:
         return patches_of_steps(run, load_run_config(run, overrides), steps)
 
-    two = len(runs) == 2 and runs[0].path.resolve() != runs[1].path.resolve()
     written = render_report(
         runs,
         out,
@@ -69,11 +69,19 @@ def report(
         read_openings=read_openings,
         patches_of=patches_of,
         champions=champions,
-        comparison=compare_two(runs, out.parent, read_patches) if two else None,
+        comparison=compare_two(runs, out.parent, read_patches) if len(runs) == 2 else None,
     )
     cards = [_write_card(run, champions.get(run.path), read_openings) for run in runs]
     logger.info("report %s", shown(written))
     return {"report": str(written), "model_cards": [str(card) for card in cards]}
+
+
+def _refuse_repeated(runs: Sequence[RunDir]) -> None:
+    seen: set[Path] = set()
+    for run in runs:
+        if run.path.resolve() in seen:
+            raise RunError(f"{shown(run.path)} is given twice; give each run once.")
+        seen.add(run.path.resolve())
 
 
 def _name_together(runs: Sequence[RunDir]) -> str:

@@ -10,6 +10,7 @@ into the run.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,7 +26,7 @@ from ml_core.evaluation.slices.standard import standard_slices
 from ml_core.evaluation.uncertainty.measure import measure_uncertainty
 from ml_core.log import shown
 from ml_core.pipeline.examining.discovery import search_failures
-from ml_core.pipeline.examining.from_valid import abstention_of_valid, slices_of_valid
+from ml_core.pipeline.examining.from_valid import FromValid, read_from_valid
 from ml_core.pipeline.examining.patch_table import patches_of, shortcuts_of_audit
 from ml_core.pipeline.examining.result_files import head_of, write_result
 from ml_core.pipeline.examining.said import say_errors, say_slices, say_uncertainty
@@ -57,8 +58,9 @@ def slice_predictions(
     resampling = {"num_resamples": config.evaluation.num_resamples, "seed": config.seed}
 
     # on a test split nothing is searched or chosen: what valid gave is looked at again
-    again = slices_of_valid(operating, facts) if split == "test" else []
-    slices = [*standard_slices(facts), *own_slices(config.slices, facts), *again]
+    is_test = split == "test"
+    valid = read_from_valid(operating) if is_test else FromValid({}, {})
+    slices = [*standard_slices(facts), *own_slices(config.slices, facts), *valid.rules(facts)]
     scored = score_slices(
         predictions,
         threshold,
@@ -79,6 +81,7 @@ def slice_predictions(
         "discovery": None if found is None else found.to_dict(),
         "shortcuts": shortcuts,
     }
+    content["findings"] = [*map(dataclasses.asdict, valid.findings), *content["findings"]]
     write_result(run.slices_path(split), content)
     scored.save_csv(run.slices_csv_path(split))
 
@@ -94,8 +97,8 @@ def slice_predictions(
         run_name=run.name,
         seed_predictions=seeds,
         target_risk=config.evaluation.target_risk,
-        may_choose=split != "test",
-        chosen=abstention_of_valid(operating) if split == "test" else None,
+        may_choose=not is_test,
+        chosen=valid.abstention,
         **resampling,
     ).to_dict()
     write_result(run.uncertainty_path(split), {**head, **uncertainty})
@@ -104,6 +107,8 @@ def slice_predictions(
         "%s on %s, %s patches, threshold %.4g",
         shown(run.path), split, f"{len(predictions):,}", threshold,
     )  # fmt: skip
+    for finding in valid.findings:
+        logger.warning("%s", finding.message)
     say_slices(content)
     say_errors(errors)
     say_uncertainty(uncertainty)

@@ -10,6 +10,8 @@ from ml_core.evaluation.attribution.centre import Box, share_in_box
 from ml_core.evaluation.attribution.mean_score import mean_score
 from ml_core.metrics.arrays import Floats, Ints
 
+_OF_SHARE, _OF_DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)  # what a mean and its interval cannot leave
+
 
 def compare_maps(
     trained: Floats,
@@ -41,13 +43,13 @@ def compare_maps(
     """
     share, share_random = (share_in_box(maps, box, *size) for maps in (trained, random))
     return {
-        "share_in_centre": mean_score(share, level),
+        "share_in_centre": mean_score(share, _OF_SHARE, level),
         "share_by_label": {
-            name: mean_score(share[y_true == label], level)
+            name: mean_score(share[y_true == label], _OF_SHARE, level)
             for label, name in enumerate(("normal", "tumour"))
         },
-        "random_weights": mean_score(_by_draw(share_random, draw), level),
-        "difference": mean_score(_by_draw(share - share_random, draw), level),
+        "random_weights": mean_score(_by_draw(share_random, draw), _OF_SHARE, level),
+        "difference": mean_score(_by_draw(share - share_random, draw), _OF_DIFFERENCE, level),
         "correlation_with_random": _mean_correlation(trained, random),
         "mean_map": _mean_map(trained),
         "mean_map_random": _mean_map(random),

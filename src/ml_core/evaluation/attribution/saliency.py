@@ -19,12 +19,12 @@ from ml_core.evaluation.attribution.patch_maps import (
     PatchMaps,
     ReadPatches,
 )
-from ml_core.evaluation.attribution.random_weights import random_weights
+from ml_core.evaluation.attribution.random_weights import NoRandomWeights, random_weights
 from ml_core.evaluation.attribution.saliency_examples import saliency_examples
 from ml_core.evaluation.attribution.saliency_findings import saliency_findings
 from ml_core.evaluation.keyed_order import keyed_order
 from ml_core.findings import Finding
-from ml_core.metrics.arrays import Ints
+from ml_core.metrics.arrays import Floats, Ints
 
 NUM_DRAWS = 8  # of random weights: the means of their patches make an interval of 7 degrees
 _PURPOSE = 1  # of the keyed order
@@ -92,9 +92,9 @@ def measure_saliency(
 
     Costs 2 n (grid**2 + 2) patches through the model, and 289 for each example: 7,176 for 64
     patches, a grid of 6 and 8 examples. `progress` is called with the number of patches explained,
-    2 n in all. The result depends on (seed, patches), not on their order. Raises ValueError for
-    fewer than two patches, a patch given twice, sides shorter than a grid, or a layer that cannot
-    be drawn anew.
+    2 n in all. The result depends on (seed, patches), not on their order. A model with a layer that
+    cannot be drawn anew has examples, and "why_not" for each method. Raises ValueError for fewer
+    than two patches, a patch given twice, and sides shorter than a grid.
     """
     if len(index) < 2:
         raise ValueError(f"there are {len(index)} patches to explain; at least two are needed.")
@@ -104,24 +104,23 @@ def measure_saliency(
     draw = np.arange(len(index)) % min(num_draws, len(index))
     explainer = Explainer(read, grid, device, batch_size, progress)
     trained = explainer.explain(model, index, lenders)
-    random = {name: np.empty_like(maps) for name, maps in trained.maps.items()}
-    for number in np.unique(draw):  # one network at a time, whatever its size
-        dealt = draw == number
-        untrained = random_weights(model, seed, int(number))
-        explained = explainer.explain(untrained, index[dealt], lenders[dealt])
-        for name, maps in explained.maps.items():
-            random[name][dealt] = maps
+    why_not = dict(trained.why_not)
+    random: dict[str, Floats] = {}
+    try:
+        random = _random_maps(model, explainer, trained, index, lenders, draw, seed)
+    except NoRandomWeights as reason:
+        why_not |= dict.fromkeys(trained.maps, str(reason))
     height, width = read(index[:1]).shape[1:3]
     centre = centre_box(height, width, box)
     area = share_of_area(centre, height, width)
     methods: dict[str, dict[str, Any]] = {
         name: {
             **_about(trained, name),
-            **compare_maps(maps, random[name], draw, y_true, centre, (height, width), level),
+            **compare_maps(trained.maps[name], maps, draw, y_true, centre, (height, width), level),
         }
-        for name, maps in trained.maps.items()
+        for name, maps in random.items()
     }
-    methods |= {name: {"why_not": reason} for name, reason in trained.why_not.items()}
+    methods |= {name: {"why_not": reason} for name, reason in why_not.items()}
     return Saliency(
         n=len(index),
         box=centre,
@@ -132,6 +131,26 @@ def measure_saliency(
         examples=saliency_examples(model, explainer, trained, index, y_true, num_examples),
         findings=saliency_findings(methods, area),
     )
+
+
+def _random_maps(
+    model: nn.Module,
+    explainer: Explainer,
+    trained: PatchMaps,
+    index: Ints,
+    lenders: Ints,
+    draw: Ints,
+    seed: int,
+) -> dict[str, Floats]:
+    """Return maps (n, h, w) by method, each patch's of the random weights with its number."""
+    random = {name: np.empty_like(maps) for name, maps in trained.maps.items()}
+    for number in np.unique(draw):  # one network at a time, whatever its size
+        dealt = draw == number
+        untrained = random_weights(model, seed, int(number))
+        explained = explainer.explain(untrained, index[dealt], lenders[dealt])
+        for name, maps in explained.maps.items():
+            random[name][dealt] = maps
+    return random
 
 
 def _about(trained: PatchMaps, name: str) -> dict[str, Any]:

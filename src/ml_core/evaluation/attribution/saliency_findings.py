@@ -20,6 +20,8 @@ def saliency_findings(
     makes the label, has no more of it than of the area, or less than random weights give it.
     """
     occlusion = methods["occlusion"]
+    if "why_not" in occlusion:
+        return [_not_measured(str(occlusion["why_not"]))]
     share, difference = occlusion["share_in_centre"], occlusion["difference"]
     found = []
     if share["low"] is not None:
@@ -39,6 +41,15 @@ def saliency_findings(
             )
         )
     return found
+
+
+def _not_measured(why_not: str) -> Finding:
+    return Finding(
+        "attribution-not-measured",
+        "warning",
+        f"Where the model looks is not measured, for nothing stands beside it: {why_not}",
+        "Give the layer a reset_parameters(), as torch's layers have, and explain again.",
+    )
 
 
 def _against_area(share: Score, area: float) -> Finding:

@@ -11,14 +11,13 @@ import numpy.typing as npt
 from ml_core.evaluation.attribution.centre import CENTRE_SIDE, Box, centre_box
 from ml_core.evaluation.attribution.visibility_findings import visibility_findings
 from ml_core.evaluation.keyed_order import keyed_order
-from ml_core.evaluation.predictions import null_if_nan, sigmoid
-from ml_core.metrics import compute_intervals, compute_metrics, paired_bootstrap
+from ml_core.evaluation.predictions import sigmoid
+from ml_core.evaluation.robustness.paired_scores import Scoring
 from ml_core.metrics.arrays import Floats, Ints
 
 Patches = npt.NDArray[np.uint8]
 
 VIEWS = ("whole", "centre_only", "ring_only", "centre_on_other_ring", "ring_on_other_centre")
-METRICS = ("roc_auc", "recall", "specificity", "accuracy")
 _PURPOSE = 2  # of the keyed order
 _BLOCK = 256  # patches seen in all their views at once: 35 MB
 
@@ -32,6 +31,7 @@ def measure_visibility(
     *,
     fill: Sequence[float],
     seed: int,
+    calibrate: Callable[[Floats], Floats] = sigmoid,
     num_resamples: int = 1000,
     box: float = CENTRE_SIDE,
     level: float = 0.95,
@@ -39,9 +39,10 @@ def measure_visibility(
 ) -> dict[str, Any]:
     """Return the part "visibility" of explain.json: scores by what of each patch is shown.
 
-    `predict` turns patches (k, H, W, 3) into log-odds of tumour (k,), calibrated as `threshold` on
-    the probability needs; `read` returns the patches of some index. The views of a patch of
-    `index` (n,), each scored with its label in `y_true` (n,):
+    `predict` turns patches (k, H, W, 3) into raw log-odds of tumour (k,), which make the ROC-AUC;
+    `calibrate` turns log-odds (n,) into the probabilities that `threshold` is for; `read` returns
+    the patches of some index. The views of a patch of `index` (n,), each scored with its label in
+    `y_true` (n,):
 
     whole                 the patch as it is
     centre_only           the ring around the central box is `fill`, levels 0..255
@@ -55,8 +56,8 @@ def measure_visibility(
     both views of the centre and is at chance (ROC-AUC 0.5) in both of the ring, but for what tissue
     around a tumour gives away.
 
-    "metrics" of a view have the intervals of `compute_intervals`; "difference" is that to "whole",
-    paired, by `paired_bootstrap`. Costs 5 n patches through `predict`; `progress` is called with
+    "metrics" of a view and the "difference" to "whole", patch by patch the same ones, are those of
+    `Scoring`. Costs 5 n patches through `predict`; `progress` is called with
     the number of patches done. Raises ValueError for fewer than two patches, for a patch given
     twice, and for logits that are not finite.
     """
@@ -74,11 +75,9 @@ def measure_visibility(
             logits[view].append(predict(_seen(view, patches, others, centre, fill)))
         if progress is not None:
             progress(len(patches))
-    probs = {view: sigmoid(_finite(np.concatenate(parts), view)) for view, parts in logits.items()}
-    views = {
-        view: _scores(y_true, probs[view], probs["whole"], threshold, num_resamples, seed, level)
-        for view in VIEWS
-    }
+    answers = {view: _finite(np.concatenate(parts), view) for view, parts in logits.items()}
+    scoring = Scoring(y_true, threshold, calibrate, num_resamples, seed, level)
+    views = {view: _scores(scoring, answers[view], answers["whole"]) for view in VIEWS}
     return {
         "n": len(index),
         "centre": {"box": list(centre)},
@@ -109,33 +108,12 @@ def _seen(
     return seen
 
 
-def _scores(
-    y_true: Ints,
-    y_prob: Floats,
-    whole: Floats,
-    threshold: float,
-    num_resamples: int,
-    seed: int,
-    level: float,
-) -> dict[str, Any]:
-    values = compute_metrics(y_true, y_prob, threshold)
-    intervals = compute_intervals(y_true, y_prob, threshold, num_resamples, level, seed)
-    differences = paired_bootstrap(
-        y_true, y_prob, whole, (threshold, threshold), METRICS, num_resamples, seed, level
-    )
+def _scores(scoring: Scoring, logits: Floats, whole: Floats) -> dict[str, Any]:
+    metrics, difference = scoring.metrics(logits), scoring.differences(logits, whole)
     return {
-        "metrics": {
-            name: _score(values[name], intervals[name].low, intervals[name].high)
-            for name in METRICS
-        },
-        "difference": {
-            name: _score(each.difference, each.low, each.high) for name, each in differences.items()
-        },
+        "metrics": {name: score.to_dict() for name, score in metrics.items()},
+        "difference": {name: score.to_dict() for name, score in difference.items()},
     }
-
-
-def _score(value: float, low: float, high: float) -> dict[str, float | None]:
-    return {"value": null_if_nan(value), "low": null_if_nan(low), "high": null_if_nan(high)}
 
 
 def _finite(logit: Floats, view: str) -> Floats:

@@ -70,11 +70,11 @@ def note_limits(
 
 
 def note_clusters(logit: Floats, clusters: Ints) -> str:
-    """Return in a sentence how far clusters (N,) are of what patches are, not of the output."""
+    """Return in a sentence how far clusters (N,) are of what patches look like, not the output."""
     share = percent(share_explained(logit, clusters), 0)
     return (
-        "Clusters are of the features without what they tell of the output: they explain "
-        f"{share} of the variance of its rank."
+        "Clusters group patches that look alike to the model, whatever it answers: which cluster a "
+        f"patch is in tells {share} of how its probability ranks (100 % would be all)."
     )
 
 

@@ -19,7 +19,7 @@ from ml_core.metrics.arrays import Floats, Ints
 
 BEAM = 10
 MIN_PATCHES = 15  # in the half that suggests: 30 in all, as for a slice that is scored
-MAX_SHARE = 1 / 3  # of the patches: a broad slice hides the narrow one in it
+MAX_SHARE = 1 / 3  # of those the target can go wrong on: a broad slice hides a narrow one in it
 
 Masks = npt.NDArray[np.bool_]
 

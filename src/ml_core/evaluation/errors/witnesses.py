@@ -63,7 +63,7 @@ def places_of(neighbours: Neighbours, predictions: Predictions) -> Ints:
         raise RunError(
             f"{len(missing)} of {len(predictions)} patches of split {predictions.split!r} have no "
             f"features, such as index {missing[0]}: these are of other predictions. "
-            "Make them again: ml-core explain RUN"
+            "Make them again with the explain stage."
         )
     return np.asarray(places, dtype=np.int64)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -107,3 +107,17 @@ CORRUPTIONS: tuple[Corruption, ...] = (
         lambda sigma: f"sigma {sigma:g}",
     ),
 )  # fmt: skip
+
+
+def corruptions_for(height: int, width: int) -> tuple[Corruption, ...]:
+    """Return what of CORRUPTIONS patches of `height` x `width` can go through.
+
+    A quarter turn would change the shape of those that are not square: they are turned by 180
+    degrees only.
+    """
+    if height == width:
+        return CORRUPTIONS
+    return tuple(
+        replace(each, strengths=(0, 180)) if each.name == "rotation" else each
+        for each in CORRUPTIONS
+    )

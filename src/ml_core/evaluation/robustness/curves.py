@@ -20,7 +20,8 @@ class Point:
                           it is unknown
     share_in_train_range  of the changed patches, by that fact; NaN likewise
     in_train_range        whether the median is; True for a corruption that moves no fact, None
-                          where the fact or the range is unknown
+                          where the fact or the range is unknown, the range a single value, or the
+                          median that of untouched patches: then the fact does not tell the change
     """
 
     strength: float

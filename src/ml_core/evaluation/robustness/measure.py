@@ -23,7 +23,10 @@ BATCH_SIZE = 256  # patches; with what is made of them below 150 MB
 
 
 def num_predictions(num_patches: int, corruptions: Sequence[Corruption] = CORRUPTIONS) -> int:
-    """Return how many patches `measure_robustness` has predicted, for a bar of progress."""
+    """Return how many patches `measure_robustness` has predicted, for a bar of progress.
+
+    `corruptions` are those that it is given.
+    """
     return num_patches * (1 + sum(len(each.strengths) - 1 for each in corruptions))
 
 
@@ -36,6 +39,7 @@ def measure_robustness(
     *,
     facts_of: Callable[[Patches], pd.DataFrame],
     train_range: Mapping[str, Range],
+    calibrate: Callable[[Floats], Floats] = sigmoid,
     num_resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
@@ -45,33 +49,39 @@ def measure_robustness(
 ) -> Robustness:
     """Return the scores of a model on patches that are turned, blurred, relit and so on.
 
-    `predict` gives the log-odds of tumour (n,) of uint8 patches (n, H, W, 3), calibrated where the
-    threshold is one of calibrated probabilities; `read` gives the patches of rows of the source
-    file. `index` int64 (N,) are the rows to take and `y_true` int64 (N,) their labels. `facts_of`
-    gives the facts of patches, a row each, and `train_range` the central part of train's by fact;
-    one that is missing in either leaves the range unknown.
+    `predict` gives the raw log-odds of tumour (n,) of uint8 patches (n, H, W, 3), which make the
+    ROC-AUC; `calibrate` turns log-odds (N,) into the probabilities that `threshold` is for. `read`
+    gives the patches of rows of the source file. `index` int64 (N,) are the rows to take and
+    `y_true` int64 (N,) their labels. `facts_of` gives the facts of patches, a row each, and
+    `train_range` the central part of train's by fact; one that is missing in either leaves the
+    range unknown. Patches that are not square need `corruptions_for` them.
 
     Patches are read once, `batch_size` at a time; `progress` is called with the number predicted.
+    Raises ValueError for logits that are NaN.
+
     A fact within the range says that train holds patches as dark, or as blurred; not that it holds
     patches changed in this way: what the fact does not measure may still be new.
     """
     assert len(index) == len(y_true) > 0, "there is at least one patch, and a label for each"
     answers = {each.name: _Answers(each, len(index)) for each in corruptions}
+    shape = (0, 0)
     for start in range(0, len(index), batch_size):
         batch = slice(start, start + batch_size)
         patches = read(index[batch])
-        own = sigmoid(_logits(predict, patches, progress))
+        shape = (patches.shape[1], patches.shape[2])
+        own = _logits(predict, patches, progress)
         own_facts = facts_of(patches)
         for each in answers.values():
             each.put(each.corruption.strengths[0], batch, own, own_facts)
             for strength in each.corruption.strengths[1:]:
                 changed = each.corruption.apply(patches, strength)
-                probs = sigmoid(_logits(predict, changed, progress))
+                logits = _logits(predict, changed, progress)
                 facts = facts_of(changed) if each.corruption.fact is not None else own_facts
-                each.put(strength, batch, probs, facts)
-    scoring = Scoring(np.asarray(y_true, np.int64), threshold, num_resamples, seed, level)
+                each.put(strength, batch, logits, facts)
+    labels = np.asarray(y_true, np.int64)
+    scoring = Scoring(labels, threshold, calibrate, num_resamples, seed, level)
     curves = tuple(_curve(each, scoring, train_range) for each in answers.values())
-    return Robustness(len(index), level, num_resamples, curves)
+    return Robustness(len(index), shape, level, num_resamples, curves)
 
 
 class _Answers:
@@ -79,11 +89,11 @@ class _Answers:
 
     def __init__(self, corruption: Corruption, num_patches: int) -> None:
         self.corruption = corruption
-        self.probs = {s: np.full(num_patches, np.nan) for s in corruption.strengths}
+        self.logits = {s: np.full(num_patches, np.nan) for s in corruption.strengths}
         self.facts = {s: np.full(num_patches, np.nan) for s in corruption.strengths}
 
-    def put(self, strength: float, batch: slice, probs: Floats, facts: pd.DataFrame) -> None:
-        self.probs[strength][batch] = probs
+    def put(self, strength: float, batch: slice, logits: Floats, facts: pd.DataFrame) -> None:
+        self.logits[strength][batch] = logits
         if self.corruption.fact in facts:
             self.facts[strength][batch] = facts[self.corruption.fact].to_numpy(np.float64)
 
@@ -103,17 +113,19 @@ def _logits(
 def _curve(answers: _Answers, scoring: Scoring, train_range: Mapping[str, Range]) -> Curve:
     corruption = answers.corruption
     within = _range_of(corruption, train_range)
-    untouched = answers.probs[corruption.strengths[0]]
+    identity = corruption.strengths[0]
+    untouched = answers.logits[identity]
     points = []
-    for strength, probs in answers.probs.items():
-        place = _place(answers.facts[strength], corruption.fact, within)
+    for strength, logits in answers.logits.items():
+        unmoved = None if strength == identity else answers.facts[identity]
+        place = _place(answers.facts[strength], corruption.fact, within, unmoved)
         points.append(
             Point(
                 strength=strength,
                 label=corruption.label(strength),
-                metrics=scoring.metrics(probs),
-                difference=scoring.differences(probs, untouched),
-                calls_changed=scoring.calls_changed(probs, untouched),
+                metrics=scoring.metrics(logits),
+                difference=scoring.differences(logits, untouched),
+                calls_changed=scoring.calls_changed(logits, untouched),
                 fact_median=place.median,
                 share_in_train_range=place.share_within,
                 in_train_range=place.is_within,
@@ -140,15 +152,27 @@ class _Place:
     is_within: bool | None
 
 
-def _place(facts: Floats, fact: str | None, within: Range | None) -> _Place:
+def _place(
+    facts: Floats, fact: str | None, within: Range | None, untouched: Floats | None
+) -> _Place:
+    """Return the place of patches with `facts` (N,); `untouched` (N,) are theirs before a change.
+
+    A fact whose median stayed does not tell the change, say a stain that is cut off at 0, nor does
+    a range of a single value: then whether train holds such patches is unknown.
+    """
     if fact is None:
         return _Place(np.nan, np.nan, True)
-    known = facts[np.isfinite(facts)]
-    if len(known) == 0:
-        return _Place(np.nan, np.nan, None)
-    median = float(np.median(known))
-    if within is None:
+    median = _median(facts)
+    is_blind = untouched is not None and median == _median(untouched)
+    if np.isnan(median) or is_blind or within is None or within[0] >= within[1]:
         return _Place(median, np.nan, None)
     low, high = within
+    known = facts[np.isfinite(facts)]
     share = float(((known >= low) & (known <= high)).mean())
     return _Place(median, share, bool(low <= median <= high))
+
+
+def _median(facts: Floats) -> float:
+    """Return the median of the facts that are known, NaN without any."""
+    known = facts[np.isfinite(facts)]
+    return float(np.median(known)) if len(known) else float("nan")

@@ -26,16 +26,17 @@ RECALL_WARNING_FROM = 0.05  # one tumour in twenty is missed that was found befo
 
 @dataclass(frozen=True)
 class Robustness:
-    """The curves of one model on `num_patches` patches, and what stands out."""
+    """The curves of one model on `num_patches` patches of `shape` (height, width)."""
 
     num_patches: int
+    shape: tuple[int, int]
     level: float
     num_resamples: int
     curves: tuple[Curve, ...]
 
     @property
     def worst(self) -> Fall | None:
-        """Where the ROC-AUC falls deepest, or gains least; None where it is undefined."""
+        """Where the ROC-AUC falls deepest; None where it falls nowhere or is undefined."""
         return _deepest(self._falls(METRIC))
 
     @property
@@ -57,7 +58,14 @@ class Robustness:
         where nothing was turned or the ROC-AUC is undefined.
         """
         turned = self._falls(METRIC, _is_flat)
-        return None if _deepest(turned) is None else not any(map(_matters, turned))
+        if self.is_undefined or not turned:
+            return None
+        return not any(map(_matters, turned))
+
+    @property
+    def is_undefined(self) -> bool:
+        """Whether the patches are of one class, so that nothing can be said to fall."""
+        return any(np.isnan(curve.points[0].metrics[METRIC].value) for curve in self.curves)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what explain.json holds of it; None where undefined."""
@@ -68,6 +76,7 @@ class Robustness:
         }
         return {
             "n": self.num_patches,
+            "shape": list(self.shape),
             "metric": METRIC,
             "level": self.level,
             "num_resamples": self.num_resamples,
@@ -84,17 +93,37 @@ class Robustness:
         Of a fall outside the train range only the figures tell: patches of a kind that was never
         learned may well be called wrongly.
         """
-        if self.worst is None:
+        if self.is_undefined:
             return [
+                *self._about_shape(),
                 Finding(
                     id="robustness-undefined",
                     severity="warning",
                     message=f"The {self.num_patches:,} patches that were changed are of one class, "
                     "so that no ROC-AUC and no worst corruption is defined.",
                     action="Change patches of both classes.",
-                )
+                ),
             ]
-        return [*self._about_turning(), *self._about_auc(), *self._about_recall()]
+        return [
+            *self._about_turning(),
+            *self._about_auc(),
+            *self._about_recall(),
+            *self._about_shape(),
+        ]
+
+    def _about_shape(self) -> list[Finding]:
+        height, width = self.shape
+        if height == width or not self._falls(METRIC, _is_flat):
+            return []
+        return [
+            Finding(
+                id="no-quarter-turns",
+                severity="info",
+                message=f"Patches of {height} x {width} pixels are not square, so they were turned "
+                "by 180 degrees and mirrored only: a quarter turn would change their shape.",
+                facts={"shape": [height, width]},
+            )
+        ]
 
     def _about_turning(self) -> list[Finding]:
         turned = [fall for fall in self._falls(METRIC, _is_flat) if _matters(fall)]
@@ -168,9 +197,9 @@ def _is_flat(curve: Curve, point: Point) -> bool:
 
 
 def _deepest(falls: Iterable[Fall]) -> Fall | None:
-    """Return the deepest fall, the first of equals; None where no difference is defined."""
-    known = [fall for fall in falls if np.isfinite(fall.difference.value)]
-    return min(known, key=lambda fall: fall.difference.value, default=None)
+    """Return the deepest fall, the first of equals; None where nothing falls."""
+    deeper = [fall for fall in falls if fall.difference.value < 0]
+    return min(deeper, key=lambda fall: fall.difference.value, default=None)
 
 
 def _matters(turned: Fall) -> bool:

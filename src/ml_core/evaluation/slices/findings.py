@@ -22,7 +22,8 @@ def slice_findings(
         _of_worse(tested, false_discovery_rate),
         _of_lower("recall", tested, false_discovery_rate),
         _of_lower("roc_auc", tested, false_discovery_rate),
-        _of_too_small(rows),
+        _of_empty(rows),
+        _of_too_small([row for row in rows if not _is_empty(row)]),
         _of_slides(slides),
     )
     return tuple(finding for finding in each if finding is not None)
@@ -70,6 +71,23 @@ def _of_lower(kind: str, tested: Sequence[SliceScore], rate: float) -> Finding |
     )
 
 
+def _is_empty(row: SliceScore) -> bool:
+    return row.slice.kind == "own" and len(row.slice) == 0
+
+
+def _of_empty(rows: Sequence[SliceScore]) -> Finding | None:
+    """Return the user's own slices that hold no patch: more likely a slip than a wish."""
+    empty = [f"{row.slice.name} ({row.slice.said})" for row in rows if _is_empty(row)]
+    if not empty:
+        return None
+    return Finding(
+        "slices-empty",
+        "warning",
+        f"of your own slices, {len(empty)} hold no patch: {'; '.join(empty[:_MOST_NAMED])}.",
+        "Look at the values that the patches have: in the audit's patches.parquet.",
+    )
+
+
 def _of_too_small(rows: Sequence[SliceScore]) -> Finding | None:
     small = [row for row in rows if row.too_small]
     if not small:
@@ -89,18 +107,21 @@ def _of_too_small(rows: Sequence[SliceScore]) -> Finding | None:
 def _of_slides(slides: KnownSlides) -> Finding | None:
     if slides.are_enough:
         return None
+    todo = "Give the meta file that names the slide of each patch, and audit again."
     if slides.num_slides == 0:
         why = "the slides of the patches are not known"
     elif slides.num_unknown:
         why = f"the slide of {slides.num_unknown:,} patches is not known"
     else:
-        why = f"the patches are of {slides.num_slides} slides, of {MIN_SLIDES} needed"
+        many = "1 slide" if slides.num_slides == 1 else f"{slides.num_slides} slides"
+        why = f"the patches are of {many}, and {MIN_SLIDES} are needed"
+        todo = f"Score patches of at least {MIN_SLIDES} slides."
     return Finding(
         "slices-without-slides",
         "info",
         f"{why}: intervals and tests take patches as drawn one by one, though patches of one slide "
         "resemble each other, so that on other slides the spread is wider than they say.",
-        "Give the meta file that names the slide of each patch, and audit again.",
+        todo,
         count=slides.num_unknown,
     )
 

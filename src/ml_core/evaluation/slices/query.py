@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -98,12 +99,14 @@ def _parse(text: str, name: str) -> tuple[ast.expr, PythonText]:
     if not python.text:
         raise ConfigError(f"{_where(name)}the query is empty. Allowed are {ALLOWED}.")
     try:
-        tree = ast.parse(python.text, mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # what Python only warns of, as '\\d', is no query
+            tree = ast.parse(python.text, mode="eval").body
     except SyntaxError as error:
         place = python.place_of(max((error.offset or 1) - 1, 0))
         reason = _MEANT.get(text[place], error.msg)
         raise _refused(text, name, place, f"this is no condition ({reason})") from None
-    except (ValueError, RecursionError, MemoryError) as error:
+    except (ValueError, RecursionError, MemoryError, Warning) as error:
         raise _refused(text, name, 0, f"this cannot be parsed ({error})") from None
     if _depth(tree) > MAX_DEPTH:
         too_deep = f"more than {MAX_DEPTH} brackets and operators are within each other"

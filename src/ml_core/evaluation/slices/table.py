@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ml_core.errors import RunError
+from ml_core.errors import RunError, cannot_write
 from ml_core.evaluation.slices.differences import KINDS
 from ml_core.evaluation.slices.findings import slice_findings
 from ml_core.evaluation.slices.known_slides import KnownSlides
@@ -93,10 +93,7 @@ class SliceTable:
         try:
             write_text(path, text.getvalue())
         except OSError as error:
-            raise RunError(
-                f"cannot write {path}: {error.strerror or error}. "
-                "Free some space or make the folder writable, and run the stage again."
-            ) from error
+            raise RunError(cannot_write(path, error)) from error
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:

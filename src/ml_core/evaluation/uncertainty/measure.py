@@ -69,7 +69,10 @@ class Uncertainty:
         )
         if least > self.num_patches:
             return f"{proof}, and there are {self.num_patches:,} in all"
-        return f"{proof}; among the surest here there are too many errors for any number of them"
+        return (
+            f"even the calls that the model is surest of err too often to promise an error rate of "
+            f"{percent(self.target_risk)}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -12,37 +12,52 @@ from ml_core.errors import RunError
 from ml_core.evaluation.slices.own import own_slices
 from ml_core.evaluation.slices.slice import Slice
 from ml_core.evaluation.uncertainty.abstention import Chosen
+from ml_core.findings import Finding
 from ml_core.pipeline.parts.operating_run import OperatingRun
 from ml_core.runs import read_json
 
 
-def slices_of_valid(operating: OperatingRun, facts: pd.DataFrame) -> list[Slice]:
-    """Return the rules that a search on valid found and confirmed, over the rows of `facts`.
+@dataclass(frozen=True)
+class FromValid:
+    """What `slice` found on valid for this champion; empty, with a finding, where it did not."""
 
-    Clusters are left out: they are groups of valid patches.
-    """
-    content = _of_this_champion(operating, operating.run.slices_path("valid"))
-    found = (content.get("discovery") or {}).get("slices", [])
-    queries = {
-        f"found on valid: {each['name']}": each["where"]
-        for each in found
-        if each["is_confirmed"] and each["where"]
-    }
-    return own_slices(queries, facts)
+    slices: Mapping[str, Any]
+    uncertainty: Mapping[str, Any]
+    findings: tuple[Finding, ...] = ()
+
+    def rules(self, facts: pd.DataFrame) -> list[Slice]:
+        """Return the rules that the search confirmed, over the rows of `facts`.
+
+        Clusters are left out: they are groups of valid patches.
+        """
+        found = (self.slices.get("discovery") or {}).get("slices", [])
+        queries = {
+            f"found on valid: {each['name']}": each["where"]
+            for each in found
+            if each["is_confirmed"] and each["where"]
+        }
+        return own_slices(queries, facts)
+
+    @property
+    def abstention(self) -> Chosen | None:
+        """The range to abstain in that valid gave; None where it gave none."""
+        found = self.uncertainty.get("abstention")
+        return found and Chosen(found["below"], found["above"], found["target_risk"])
 
 
-def abstention_of_valid(operating: OperatingRun) -> Chosen | None:
-    """Return the range to abstain in that valid gave; None where it gave none."""
-    content = _of_this_champion(operating, operating.run.uncertainty_path("valid"))
-    found = content.get("abstention")
-    return found and Chosen(found["below"], found["above"], found["target_risk"])
-
-
-def _of_this_champion(operating: OperatingRun, path: Path) -> Mapping[str, Any]:
-    """Return a result of valid, empty where it is not there or of another operating point."""
+def read_from_valid(operating: OperatingRun) -> FromValid:
+    """Return what valid gave at this operating point."""
+    run, now = operating.run, operating.describe()
+    paths = (run.slices_path("valid"), run.uncertainty_path("valid"))
     try:
-        content = read_json(path)
-    except RunError:
-        return {}
-    now = operating.describe()
-    return content if all(content.get(key) == value for key, value in now.items()) else {}
+        slices, uncertainty = map(read_json, paths)
+        for path, content in zip(paths, (slices, uncertainty), strict=True):
+            if any(content.get(key) != value for key, value in now.items()):
+                raise RunError(f"{path.name} is of another operating point than this champion's.")
+    except RunError as error:
+        message = (
+            f"What valid suggests is not looked at again on test: {error} First: ml-core slice "
+            "champion.json"
+        )
+        return FromValid({}, {}, (Finding("nothing-from-valid", "warning", message),))
+    return FromValid(slices, uncertainty)

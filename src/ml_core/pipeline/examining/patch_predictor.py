@@ -1,4 +1,4 @@
-"""A trained model as a function of pixels, at the operating point it is used at."""
+"""A trained model as a function of pixels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ml_core.evaluation.calibration import Calibration
 from ml_core.evaluation.predictor import predict
 from ml_core.pipeline.parts.splits import INFERENCE_BATCH_SIZE
 from ml_core.pipeline.parts.trained_model import TrainedModel
@@ -17,15 +16,15 @@ from ml_core.pipeline.parts.unlabelled_batch import UnlabelledBatch, unlabelled
 
 @dataclass(frozen=True)
 class PatchPredictor:
-    """Patches (N, H, W, 3) uint8 -> calibrated log-odds of tumour (N,), by the inference path."""
+    """Patches (N, H, W, 3) uint8 -> raw log-odds of tumour (N,), by the inference path."""
 
     trained: TrainedModel
-    calibration: Calibration
 
     def __call__(self, patches: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         trained = self.trained
-        raw = predict(trained.model, _batches(patches), trained.device, precision=trained.precision)
-        return self.calibration.calibrate(raw).logit
+        return predict(
+            trained.model, _batches(patches), trained.device, precision=trained.precision
+        ).logit
 
 
 def _batches(patches: npt.NDArray[np.uint8]) -> Iterator[UnlabelledBatch]:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ml_core.audit.files import AuditDir, AuditRecord
 from ml_core.audit.patch_rows import measure_rows
@@ -26,7 +27,6 @@ from ml_core.runs import read_json
 logger = logging.getLogger("ml_core.slice")
 
 MEASURED_HERE = "measured here"
-_TRAIN_SAMPLE = 3000  # patches that say what train looks like, where no audit does
 
 
 @dataclass(frozen=True)
@@ -37,20 +37,17 @@ class PatchTable:
     source: str
 
 
-def patches_of(
-    operating: OperatingRun, split: str, index: npt.NDArray[np.int64] | None = None
-) -> PatchTable:
+def patches_of(operating: OperatingRun, split: str, index: npt.NDArray[np.int64]) -> PatchTable:
     """Return rows of the patches table of `split`: at least those of `index`.
 
     They are from the audit of these very bytes, a full one if there is one; where no audit holds
-    all of `index`, they are measured here, which knows less (see `measure_rows`). Without `index`
-    the rows of any audit will do, or of an even sample. Raises DataError for files that are missing
-    or cannot be read, and RunError for files that are not those the run knows.
+    all of `index`, they are measured here, which knows less (see `measure_rows`). Raises DataError
+    for files that are missing or cannot be read, RunError for others than those the run knows.
     """
     for quick in (False, True):
         folder = audit_dir_of(operating.config.data, quick=quick)
         rows = _of_audit(operating, folder, split)
-        if rows is not None and (index is None or np.isin(index, rows["index"]).all()):
+        if rows is not None and np.isin(index, rows["index"]).all():
             return PatchTable(rows, str(folder.patches_path))
     return PatchTable(_measure(operating, split, index), MEASURED_HERE)
 
@@ -79,10 +76,12 @@ def _of_audit(operating: OperatingRun, folder: AuditDir, split: str) -> pd.DataF
         if AuditRecord.load(folder).digests.get(split) != _digests(operating, split):
             logger.info("%s is not of the %s split of this run", shown(folder.record_path), split)
             return None
-        rows = pd.read_parquet(folder.patches_path, filters=[("split", "==", split)])
+        content = pa.BufferReader(folder.patches_path.read_bytes())  # see split_table
+        table = pq.read_table(content, filters=[("split", "==", split)])
     except (DataError, OSError, ValueError, pa.ArrowException) as error:
         logger.warning("%s cannot be used: %s", shown(folder.patches_path), error)
         return None
+    rows: pd.DataFrame = table.to_pandas()
     return rows
 
 
@@ -93,17 +92,12 @@ def _digests(operating: OperatingRun, split: str) -> tuple[str, str]:
     return known["x_sha256"], known["y_sha256"]
 
 
-def _measure(
-    operating: OperatingRun, split: str, index: npt.NDArray[np.int64] | None
-) -> pd.DataFrame:
+def _measure(operating: OperatingRun, split: str, index: npt.NDArray[np.int64]) -> pd.DataFrame:
     config = operating.config
     exclude = run_exclusions(operating.run, operating.record)
     (check,) = check_data(config, (split,), exclude)
     if split in operating.record.data:
         refuse_other_data(operating.record, [check])
-    if index is None:
-        step = max(1, check.num_rows // _TRAIN_SAMPLE)
-        index = np.arange(0, check.num_rows, step)
     logger.info(
         "no full audit of these bytes is stored, so %s patches of %s are measured; with one, "
         "audit flags and doubtful labels are known too: ml-core audit %s",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ml_core.errors import RunError
+from ml_core.errors import RunError, cannot_write
 from ml_core.evaluation.predictions import Predictions
 from ml_core.pipeline.parts.operating_run import OperatingRun
 from ml_core.runs import write_json
@@ -35,7 +35,4 @@ def write_result(path: Path, content: Mapping[str, Any]) -> None:
     try:
         write_json(path, content)
     except OSError as error:
-        raise RunError(
-            f"cannot write {path}: {error.strerror or error}. Free some space or make the folder "
-            "writable, and run the stage again."
-        ) from error
+        raise RunError(cannot_write(path, error)) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_core.page.text import decimal, percent, signed
@@ -16,11 +16,21 @@ _MOST_SHOWN = 5
 def say_slices(content: Mapping[str, Any]) -> None:
     """Say which slices are worse than the rest, and what the search found."""
     worse = [each for each in content["slices"] if each["standing"] == "worse"]
-    logger.info("%d of %d slices are worse than the rest", len(worse), content["num_tested"])
+    small = sum(each["standing"] == "not scored" for each in content["slices"])
+    if content["num_tested"]:
+        unscored = f"; {small} more are too small to be scored" if small else ""
+        tested = content["num_tested"]
+        logger.info("%d of %d slices are worse than the rest%s", len(worse), tested, unscored)
+    else:
+        logger.warning("no slice can be scored: all %d are too small, or hold every patch", small)
     for each in worse[:_MOST_SHOWN]:
         _say(each["said"] or each["name"], each["n"], each["differences"]["error"])
+    _warn([finding for finding in content["findings"] if finding["id"] == "slices-empty"])
     discovery = content["discovery"]
     if discovery is None:
+        return
+    if discovery["num_suggested"] == 0:
+        logger.info("searched: nothing suggests a slice that fails more often")
         return
     found = [each for each in discovery["slices"] if each["is_confirmed"]]
     logger.info(
@@ -30,7 +40,8 @@ def say_slices(content: Mapping[str, Any]) -> None:
     for each in found[:_MOST_SHOWN]:
         name = each["where"] or each["said"] or each["name"]
         confirmed = each["confirmed"]
-        _say(name, each["n"], {**confirmed["difference"], "q": confirmed["q"]})
+        difference = {**confirmed["difference"], "q": confirmed["q"]}
+        _say(name, confirmed["n"], difference, each["target"], "n held out")
 
 
 def say_errors(errors: Mapping[str, Any]) -> None:
@@ -91,9 +102,14 @@ def say_explained(content: Mapping[str, Any]) -> None:
                 f"{words} {fall['name']} ({fall['label']})", fall["difference"], is_change=True
             )
     parts = [content, *(content[part] for part in ("saliency", "visibility", "robustness"))]
-    for finding in [finding for part in parts for finding in part["findings"]]:
-        level = logging.INFO if finding["severity"] == "info" else logging.WARNING
-        logger.log(level, "%s", finding["message"])
+    _warn([finding for part in parts for finding in part["findings"]])
+
+
+def _warn(findings: Sequence[Mapping[str, Any]]) -> None:
+    """Say what a reader must know; notes are in the file and on the page."""
+    for finding in findings:
+        if finding["severity"] != "info":
+            logger.warning("%s", finding["message"])
 
 
 def _say_score(what: str, score: Mapping[str, float | None], *, is_change: bool = False) -> None:
@@ -102,13 +118,21 @@ def _say_score(what: str, score: Mapping[str, float | None], *, is_change: bool 
     logger.info("%s: ROC-AUC %s (%s to %s)", what, say(score["value"]), say(low), say(high))
 
 
-def _say(name: str, n: int, difference: Mapping[str, float | None]) -> None:
+def _say(
+    name: str,
+    n: int,
+    difference: Mapping[str, float | None],
+    what: str = "errors",
+    counted: str = "n",
+) -> None:
     logger.info(
-        "  %s errors (%s to %s), q %s, n %s: %s",
+        "  %s %s (%s to %s), q %s, %s %s: %s",
         _points(difference["value"]),
+        what,
         _points(difference["low"]),
         _points(difference["high"]),
         decimal(difference["q"], 4),
+        counted,
         f"{n:,}",
         name,
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from ml_core.errors import MLCoreError
 from ml_core.evaluation.predictions import Predictions
@@ -12,9 +15,11 @@ from ml_core.log import shown
 from ml_core.pipeline.parts.operating_run import OperatingRun
 from ml_core.runs import RunDir
 from ml_core.selection.groups import group_runs
-from ml_core.selection.runs import load_predictions, read_candidates
+from ml_core.selection.runs import Candidate, LeftOut, load_predictions, read_candidates
 
 logger = logging.getLogger("ml_core.slice")
+
+_MOST_SAID = 3
 
 
 def predictions_of_other_seeds(
@@ -22,35 +27,46 @@ def predictions_of_other_seeds(
 ) -> dict[str, Predictions]:
     """Return the valid predictions of the runs beside this one that differ only in the seed.
 
-    By the name of their folder, calibrated as this run's are. Runs that cannot be used, and those
-    whose patches are others, are left out, and said.
+    By the name of their folder, in the order of `predictions`, calibrated as this run's are. Runs
+    beside it that cannot be used, and those that scored other patches, are left out, and said.
+    None for another split than valid, and for the trial of a study.
     """
     if predictions.split != "valid" or operating.record.study:
         return {}
     beside = [RunDir(path.parent) for path in operating.run.path.parent.glob("*/run.json")]
-    candidates, _ = read_candidates(sorted(beside, key=lambda run: run.name))
-    groups, _ = group_runs(candidates)
+    candidates, unusable = read_candidates(sorted(beside, key=lambda run: run.name))
+    groups, repeated = group_runs(candidates)
+    left_out = [*unusable, *repeated]
     mine = operating.record.run_id
-    group = next((g for g in groups if any(r.record.run_id == mine for r in g.runs)), None)
+    order = np.argsort(predictions.index)
     found = {}
-    for candidate in group.runs if group else ():
+    for candidate in next((g.runs for g in groups if mine in _run_ids(g.runs)), ()):
         if candidate.record.run_id == mine:
             continue
         try:
-            table = load_predictions(candidate)
+            table = load_predictions(candidate)  # by rising index
         except MLCoreError as error:
-            logger.info("%s is left out of the seeds: %s", shown(candidate.run.path), error)
+            left_out.append(LeftOut(candidate.run.path, str(error)))
             continue
-        order = np.argsort(predictions.index)
-        if np.array_equal(table.index, predictions.index[order]):
-            found[candidate.name] = operating.calibration.calibrate(_in_order(table, order))
+        if not np.array_equal(table.index, predictions.index[order]):
+            left_out.append(LeftOut(candidate.run.path, "it scored other patches"))
+            continue
+        found[candidate.name] = operating.calibration.calibrate(_taken(table, np.argsort(order)))
+    _say(left_out)
     return found
 
 
-def _in_order(table: Predictions, order: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Predictions:
-    """Return `table`, which is in order of index, in the order that `order` sorts."""
-    import dataclasses
+def _run_ids(runs: Sequence[Candidate]) -> set[str]:
+    return {run.record.run_id for run in runs}
 
-    back = np.argsort(order)
+
+def _taken(table: Predictions, rows: npt.NDArray[np.int64]) -> Predictions:
     columns = ("index", "y_true", "y_prob", "logit")
-    return dataclasses.replace(table, **{name: getattr(table, name)[back] for name in columns})
+    return dataclasses.replace(table, **{name: getattr(table, name)[rows] for name in columns})
+
+
+def _say(left_out: Sequence[LeftOut]) -> None:
+    for each in left_out[:_MOST_SAID]:
+        logger.info("%s does not speak as another seed: %s", shown(each.path), each.reason)
+    if len(left_out) > _MOST_SAID:
+        logger.info("and %d more runs beside it do not", len(left_out) - _MOST_SAID)

@@ -76,12 +76,16 @@ def tap_features(operating: OperatingRun, trained: TrainedModel, raw: Prediction
 
 def features_of(operating: OperatingRun, predictions: Predictions) -> FeatureTable | None:
     """Return the features of just these patches, in their order; None, and said, without them."""
+    if predictions.split == "test":
+        return None  # explain does not look at test
     path = operating.run.features_path(predictions.split)
     if not path.is_file():
+        option = "" if predictions.split == "valid" else f" --split {predictions.split}"
         logger.info(
             "no features are stored, so slices are not looked for among patches that look alike to "
-            "the model, and errors have no neighbours: ml-core explain %s",
+            "the model, and errors have no neighbours: ml-core explain %s%s",
             shown(operating.run.path),
+            option,
         )
         return None
     try:
@@ -89,7 +93,11 @@ def features_of(operating: OperatingRun, predictions: Predictions) -> FeatureTab
         _check_weights(table, predictions)
         rows = table.of(predictions.index)
     except RunError as error:
-        logger.warning("features are left out: %s", error)
+        logger.warning(
+            "no search among patches that look alike to the model, no neighbours of errors: %s %s",
+            error,
+            f"ml-core explain {shown(operating.run.path)}",
+        )
         return None
     return replace(table, index=predictions.index, y_true=predictions.y_true, features=rows)
 
@@ -135,7 +143,7 @@ def _check_weights(table: FeatureTable, predictions: Predictions) -> None:
     if table.weights_sha256 != predictions.weights_sha256:
         raise RunError(
             f"they are of the weights {str(table.weights_sha256)[:12]}, the predictions of "
-            f"{str(predictions.weights_sha256)[:12]}. Make them again: ml-core explain RUN"
+            f"{str(predictions.weights_sha256)[:12]}. Make them again with the explain stage."
         )
 
 

@@ -13,9 +13,12 @@ from ml_core.audit.patch_rows import measure_levels
 from ml_core.evaluation.slices.facts import FACTS
 from ml_core.evaluation.slices.patch_facts import patch_facts
 from ml_core.pipeline.examining.patch_table import patches_of
+from ml_core.pipeline.examining.sample import sample_of
 from ml_core.pipeline.parts.operating_run import OperatingRun
+from ml_core.pipeline.parts.splits import open_split, run_exclusions
 
 CENTRAL = 0.95  # share of train patches inside a range
+SAMPLE = 3000  # patches that are measured where no audit holds them
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,12 @@ class TrainLooks:
 
 
 def look_at_train(operating: OperatingRun) -> TrainLooks:
-    """Return the looks of train from its audit, else from an even sample measured now."""
-    table = patches_of(operating, "train")
-    facts = patch_facts(table.rows)
+    """Return the looks of the train patches that the run used: by its audit, else of a sample."""
+    exclude = run_exclusions(operating.run, operating.record)
+    used = open_split(operating.config, "train", exclude).indices
+    table = patches_of(operating, "train", sample_of(used, SAMPLE, operating.config.seed))
+    rows = table.rows[table.rows["index"].isin(used)]
+    facts = patch_facts(rows)
     tail = (1 - CENTRAL) / 2
     ranges = {}
     for name in facts.columns:
@@ -38,7 +44,7 @@ def look_at_train(operating: OperatingRun) -> TrainLooks:
             low, high = facts[name].astype(np.float64).quantile([tail, 1 - tail])
             if np.isfinite([low, high]).all():
                 ranges[name] = (float(low), float(high))
-    colour = table.rows[["mean_r", "mean_g", "mean_b"]].mean().tolist()
+    colour = rows[["mean_r", "mean_g", "mean_b"]].mean().tolist()
     return TrainLooks(ranges, colour, table.source)
 
 
