@@ -275,6 +275,27 @@ def test_slices_of_one_run_only_are_named_and_found_ones_left_out():
     assert (changed.only_a, changed.only_b, changed.num_shared) == (["mine"], [], 1)
 
 
+def test_one_name_with_two_queries_is_defined_differently(two):
+    a, b = slices(mine=("worse", 0.3)), slices(mine=("worse", 0.3))
+    b["slices"]["slices"][0]["where"] = "mine > 2"
+    changed, _ = change_slices(a, b, NAMES)
+    assert changed.redefined == [("mine", "mine > 1", "mine > 2")]
+    assert changed.only_a == changed.only_b == [] and changed.num_shared == 0
+    html = block_of(replace(compare(two), slices=changed))
+    said = part_of(html, 'data-redefined="mine"', "</li>")
+    assert "mine &gt; 1</code> with A" in said and "mine &gt; 2</code> with B" in said
+    assert "Only with" not in html
+
+
+def test_slices_of_another_model_than_was_scored_are_not_compared(tmp_path):
+    runs = fabricate_two(tmp_path)
+    path = runs[1].slices_path("valid")
+    write_json(path, {**read_json(path), "weights_sha256": "f" * 64})
+    comparison = compare(runs)
+    assert comparison.slices is None
+    assert "slices.json of B run is not of what metrics.json is of" in comparison.why_no_slices
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [

@@ -306,6 +306,30 @@ def test_errors_without_neighbours_or_seeds_are_shown_all_the_same(copy_of):
     assert "neighbour" not in gallery and "seeds" not in gallery
 
 
+def test_the_galleries_add_up_to_all_errors(run, html, page):
+    doubted = [e for e in read_json(run.errors_path("valid"))["errors"] if e["doubt"] == "label"]
+    for gallery in page.errors.galleries[:2]:
+        elsewhere = sum(each["kind"] == gallery.name for each in doubted)
+        assert elsewhere and f"; {elsewhere} more under Labels in doubt" in part_of(
+            html, f'data-gallery="{gallery.name}"', "</header>"
+        )
+        assert gallery.total + elsewhere == getattr(page.errors, f"{gallery.name}s")
+
+
+@pytest.mark.parametrize(
+    ("num_runs", "share", "said"),
+    [(3, 0.5, "1 of 2 other seeds agrees"), (3, 1.0, "2 of 2 other seeds agree"),
+     (2, 0.0, "0 of 1 other seed agree"), (4, 0.5, "seeds agree 50 %")],
+)  # fmt: skip
+def test_agreeing_seeds_are_counted_where_their_number_is_known(copy_of, num_runs, share, said):
+    own_run = copy_of("errors", "uncertainty")
+    seeds = read_json(own_run.uncertainty_path("valid"))["seeds"]
+    change(own_run, "uncertainty", seeds={**seeds, "num_runs": num_runs})
+    assert build(own_run).said_of_seeds(share) == said
+    own_run.uncertainty_path("valid").unlink()
+    assert build(own_run).said_of_seeds(share) == f"seeds agree {100 * share:.0f} %"
+
+
 # ---- uncertainty, saliency, robustness, shortcuts
 
 
@@ -354,9 +378,23 @@ def test_maps_lie_over_their_own_patches(run, page):
 
 def test_the_worst_corruption_is_named_with_its_cost(run, html):
     section = part_of(html, 'id="fails-robustness"', 'data-figure="robustness"')
-    assert "<b>brightness</b> (-70 levels), −0.290 ROC-AUC" in section
+    assert "<b>brightness</b> (−70 levels), −0.290 ROC-AUC" in section
     assert "<b>blur</b> (2 px), −0.110 ROC-AUC" in section
     assert ">flat<" in section
+
+
+def test_a_correlation_below_zero_has_a_true_minus(html):
+    assert ">−0.02</data>" in part_of(html, 'data-method="occlusion"', "</tr>")
+
+
+def test_what_costs_most_recall_is_in_points(copy_of):
+    own_run = copy_of("explain")
+    robustness = read_json(own_run.explain_path("valid"))["robustness"]
+    difference = {"value": -0.438, "low": -0.502, "high": -0.373}
+    worst = {**robustness["worst"], "metric": "recall", "difference": difference}
+    change(own_run, "explain", robustness={**robustness, "worst_recall_in_train_range": worst})
+    section = part_of(html_of(own_run), "Costs most recall", "</dd>")
+    assert "−43.8</data> points of recall" in section
 
 
 def test_every_property_stands_beside_the_model(run, html):

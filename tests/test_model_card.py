@@ -93,7 +93,7 @@ def test_every_link_leads_to_a_file_of_the_run(run, card):
 CHANGES = [
     ("metrics.json", ("metrics", "recall", "value"), 0.1234567, "0.123"),
     ("metrics-test.json", ("champion", "threshold", "value"), 0.4321, "0.4321"),
-    ("slices.json", ("slices", 0, "differences", "error", "value"), 0.7654, "0.765"),
+    ("slices.json", ("slices", 0, "differences", "error", "value"), 0.7654, "+76.5 ("),
     ("slices.json", ("num_tested",), 777, "777 slices tested"),
     ("slices.json", ("discovery", "slices", 0, "confirmed", "error"), 0.6543, "65.4 %"),
     ("slices.json", ("shortcuts", "model_auc", "value"), 0.8642, "0.864"),
@@ -167,6 +167,71 @@ def test_a_part_that_was_left_out_of_a_file_is_not_measured(fresh):
         sections(card)["Attribution"].strip() == f"Not measured (`ml-core explain {fresh.path}`)."
     )
     assert "ring only" in sections(card)["Centre and surroundings"]
+
+
+def test_on_test_only_slice_of_the_champion_is_recommended(fresh):
+    fabricate_test(fresh)
+    text = card_of(fresh)
+    on_test = text[text.index("## Where it fails, on test") : text.index("## Caveats")]
+    assert on_test.count("(`ml-core slice champion.json --split test`)") == 3
+    assert "explain" not in on_test
+    assert not {"Attribution", "Robustness"} & dict(headed(on_test)).keys()
+    champion = {**fabricate_champion(fresh), "path": "runs/champion.json"}
+    assert "(`ml-core slice runs/champion.json --split test`)" in card_of(fresh, champion)
+    other = {**champion, "sha256": "f" * 64}  # for which the test split was not opened
+    assert "(`ml-core slice champion.json --split test`)" in card_of(fresh, other)
+
+
+def test_a_found_slice_has_its_rate_among_the_patches_that_it_counts(fresh):
+    fabricate_failures(fresh)
+    path = fresh.path / "slices.json"
+    content = read_json(path)
+    found = content["discovery"]["slices"][0]
+    found |= {"n": 187, "target": "missed tumours"}
+    difference = {"value": 0.182, "low": 0.091, "high": 0.27}
+    found["confirmed"] |= {"n": 43, "error": 0.7209, "rest_error": 0.015, "difference": difference}
+    write_json(path, content)
+    text = sections(card_of(fresh))["Slices that a search found"]
+    (row,) = [line for line in text.splitlines() if line.startswith("| dark and blurred |")]
+    cells = "187 | missed tumours | 72.1 % of 43 | 1.5 % | +18.2 (+9.1 to +27.0) |"
+    assert cells in row
+
+
+def test_robustness_shows_the_strength_that_costs_most_and_not_the_last(fresh):
+    fabricate_failures(fresh)
+    path = fresh.path / "explain.json"
+    content = read_json(path)
+    points = content["robustness"]["curves"][0]["points"]
+    for place, point in enumerate(points):
+        point["label"] = f"step {place}"
+        point["difference"]["roc_auc"]["value"] = -0.4 if place == 1 else -0.1
+    write_json(path, content)
+    text = sections(card_of(fresh))["Robustness"]
+    name = content["robustness"]["curves"][0]["name"]
+    assert "worst strength" in text
+    assert re.search(rf"^\| {name} \| \w+ \| step 1 \| .* \| −0\.400 \(", text, re.MULTILINE)
+
+
+def test_of_a_file_of_other_weights_the_card_has_no_number(fresh):
+    fabricate_failures(fresh)
+    path = fresh.path / "errors.json"
+    write_json(path, {**read_json(path), "weights_sha256": "f" * 64, "num_errors": 987654})
+    card = card_of(fresh)
+    text = sections(card)["Errors"]
+    assert "errors.json is not of what metrics.json is of: not shown" in text
+    assert "987,654" not in card
+
+
+def test_the_advice_to_open_test_is_not_given_where_it_was_opened(fresh):
+    champion = fabricate_champion(fresh)
+    advice = "Believe the test split: ml-core evaluate champion.json --split test, once."
+    champion["findings"] = [
+        {"id": "best-of-many", "severity": "info", "message": "best of 6.", "action": advice}
+    ]
+    assert advice in card_of(fresh, champion)
+    fabricate_test(fresh, champion=champion)
+    card = card_of(fresh)
+    assert advice not in card and "best of 6. See Test." in card
 
 
 @pytest.mark.parametrize(

@@ -256,7 +256,9 @@ def test_the_test_split_is_not_to_be_opened_again_where_it_was(tmp_path):
     champions = {run.path: champion}
     assert advice in render_report([run], out, champions=champions).read_text(encoding="utf-8")
     fabricate_test(run)
-    write_json(run.scores_path("test"), {**read_json(run.scores_path("test")), "champion": champion})
+    write_json(
+        run.scores_path("test"), {**read_json(run.scores_path("test")), "champion": champion}
+    )
     text = render_report([run], out).read_text(encoding="utf-8")
     assert "best of 6." in text and "See Test." in text and advice not in text
 
@@ -765,7 +767,9 @@ def test_a_test_score_outside_what_validation_promised_is_said_to_be(tmp_path):
     champion["threshold"]["expected"]["recall"].update(value=0.99, low=0.985, high=0.995)
     champion["threshold"]["expected"]["precision"].update(value=0.5, low=0.45, high=0.55)
     fabricate_test(run)
-    write_json(run.scores_path("test"), {**read_json(run.scores_path("test")), "champion": champion})
+    write_json(
+        run.scores_path("test"), {**read_json(run.scores_path("test")), "champion": champion}
+    )
     page = render(run)
     assert "below" in page.all("div", data_test_metric="recall")[0]["text"]
     assert "above" in page.all("div", data_test_metric="precision")[0]["text"]

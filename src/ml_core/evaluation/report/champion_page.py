@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ml_core.evaluation.calibration import Calibration
@@ -32,6 +32,7 @@ FIGURE_TEXTS = {
     ),
     "cost": ("Expected cost", "Expected cost per patch on validation over the threshold"),
 }
+TO_TEST = "--split test"  # in the advice of a finding
 CALIBRATION_LABELS = {
     "ece": "ECE, bins of equal width",
     "ece_by_chance": "what chance alone gives of it",
@@ -83,10 +84,12 @@ def build_champion_page(
     anchor: str,
     source: str = "champion.json",
     source_folder: str | None = None,
+    is_tested: bool = False,
 ) -> ChampionPage:
     """Return everything the page shows of the content of champion.json.
 
-    `valid` holds the raw validation predictions of its run, from which its figures are drawn.
+    `valid` holds the raw validation predictions of its run, from which its figures are drawn;
+    `is_tested` is whether the test split was opened for it.
     """
     chosen = ChosenThreshold.from_dict(champion["threshold"])
     calibration = champion["calibration"]
@@ -118,8 +121,18 @@ def build_champion_page(
         ],
         notes=[note for note in (*chosen.notes, calibration.get("note")) if note],
         figures=_figures(champion, chosen, valid, anchor),
-        findings=[Finding(**finding) for finding in champion.get("findings", [])],
+        findings=champion_findings(champion, is_tested),
     )
+
+
+def champion_findings(champion: Mapping[str, Any], is_tested: bool) -> list[Finding]:
+    """Return the findings of champion.json; no advice to open the test split that was opened."""
+    findings = [Finding(**finding) for finding in champion.get("findings", [])]
+    if not is_tested:
+        return findings
+    return [
+        replace(each, action="See Test.") if TO_TEST in each.action else each for each in findings
+    ]
 
 
 def _difference_rows(differences: Mapping[str, Mapping[str, Any]]) -> list[DifferenceRow]:

@@ -37,12 +37,16 @@ class SliceChange:
 
 @dataclass(frozen=True)
 class ChangedSlices:
-    """The slices that both runs have, and those that only one has, by name."""
+    """The slices that both runs have, and those that only one has, by name.
+
+    `redefined` have one name and two queries: the name, that of A, that of B.
+    """
 
     num_shared: int
     changes: Sequence[SliceChange]
     only_a: Sequence[str]
     only_b: Sequence[str]
+    redefined: Sequence[tuple[str, str, str]]
 
     def count(self, change: str) -> int:
         """Return how many slices changed in this way."""
@@ -82,14 +86,21 @@ def change_slices(
             f"their slices are not of the same patches: {row.name} has {row.n:,} with {names[0]} "
             f"and {in_b[differing[0]].n:,} with {names[1]}."
         )
+    alone_a = {row.name: row for key, row in in_a.items() if key not in in_b}
+    alone_b = {row.name: row for key, row in in_b.items() if key not in in_a}
     changes = [change for key in shared if (change := _change(in_a[key], in_b[key])) is not None]
     changes.sort(key=lambda each: (_order(each.change), -abs(each.difference or 0.0)))
     return (
         ChangedSlices(
             num_shared=len(shared),
             changes=changes,
-            only_a=[row.name for key, row in in_a.items() if key not in in_b],
-            only_b=[row.name for key, row in in_b.items() if key not in in_a],
+            only_a=[name for name in alone_a if name not in alone_b],
+            only_b=[name for name in alone_b if name not in alone_a],
+            redefined=[
+                (name, row.where, alone_b[name].where)
+                for name, row in alone_a.items()
+                if name in alone_b
+            ],
         ),
         "",
     )

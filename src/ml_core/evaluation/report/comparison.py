@@ -9,6 +9,7 @@ from typing import Any
 from ml_core.evaluation.plots import METRIC_LABELS
 from ml_core.evaluation.report.changed_sides import ChangedSides, change_sides, operated
 from ml_core.evaluation.report.changed_slices import ChangedSlices, change_slices
+from ml_core.evaluation.report.failures_files import read_contents
 from ml_core.evaluation.report.failures_pictures import Pictures, take_pictures
 from ml_core.evaluation.report.gallery import ReadPatches
 from ml_core.evaluation.report.run_facts import RunFacts
@@ -78,7 +79,7 @@ def compare_runs(
     """
     operated_a, operated_b = operated(a), operated(b)
     sides, why_no_sides = change_sides(operated_a, operated_b, names)
-    slices, why_no_slices = change_slices(a.failures_of("valid"), b.failures_of("valid"), names)
+    slices, why_no_slices = _changed_slices(a, b, names)
     shown = [] if sides is None else [(sides.split, index) for index in sides.shown]
     pictures = take_pictures(read_patches, shown, anchor)
     findings = []
@@ -99,6 +100,17 @@ def compare_runs(
         pictures=pictures,
         findings=findings,
     )
+
+
+def _changed_slices(
+    a: RunFacts, b: RunFacts, names: tuple[str, str]
+) -> tuple[ChangedSlices | None, str]:
+    """Return what `change_slices` gives, unless a file is of another model than was scored."""
+    for name, facts in zip(names, (a, b), strict=True):
+        content = read_contents(facts, "valid")["slices"]
+        if content.is_of_another_model:
+            return None, f"{content.name} of {name} is {content.why_not}: {content.command}"
+    return change_slices(a.failures_of("valid"), b.failures_of("valid"), names)
 
 
 def _change(name: str, written: Mapping[str, Any]) -> MetricChange:

@@ -28,10 +28,8 @@ from ml_core.evaluation.report.failures_trust import TrustPart, build_trust_part
 from ml_core.evaluation.report.gallery import ReadPatches
 from ml_core.evaluation.report.known_patches import KnownPatches
 from ml_core.evaluation.report.run_facts import RunFacts
-from ml_core.evaluation.report.slice_table import worst_slices
 from ml_core.findings import Finding
-
-__all__ = ["FailuresPage", "build_failures_page", "failures_css", "worst_slices"]
+from ml_core.page.text import percent
 
 T = TypeVar("T")
 
@@ -43,7 +41,8 @@ MAX_SMALL = 120
 class FailuresPage:
     """The part of one split of one run; `anchor` starts each of its ids.
 
-    Each part is None where its file, or that part of it, is not there; `contents` says why.
+    Each part is None where its file, or that part of it, is not there; `contents` says why. Of
+    test there is no explain.json, which its stage refuses to make.
     In a template: {% from "failures.html.j2" import failures_block %}, then
     failures_block(page, level); the style sheet is `failures_css()`.
     """
@@ -65,8 +64,20 @@ class FailuresPage:
 
     def notes_of(self, what: str) -> list[str]:
         """Return what a file notes beside its numbers; graver findings are in the verdict."""
+        if what not in self.contents:
+            return []
         found = self.contents[what].findings
         return [finding.message for finding in found if finding.severity == "info"]
+
+    def said_of_seeds(self, share: float) -> str:
+        """Return which share of the other seeds agrees: how many, where their number is known."""
+        others = self.trust.seeds.num_runs - 1 if self.trust and self.trust.seeds else 0
+        agreeing = share * others
+        if others < 1 or abs(agreeing - round(agreeing)) > 0.01:
+            return f"seeds agree {percent(share, 0)}"
+        agree = "agrees" if round(agreeing) == 1 else "agree"
+        seeds = "seed" if others == 1 else "seeds"
+        return f"{round(agreeing)} of {others} other {seeds} {agree}"
 
     @property
     def other_notes(self) -> list[Finding]:
@@ -111,7 +122,9 @@ def build_failures_page(
         return build_saliency_part(values, anchor, source, split, read_patches)
 
     def part(what: str, key: str, build: Callable[[Mapping[str, Any], str, str], T]) -> T | None:
-        content = contents[what]
+        content = contents.get(what)
+        if content is None:
+            return None
         values = content.values.get(key) if key else content.values
         if not values:
             return None

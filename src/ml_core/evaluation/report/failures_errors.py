@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,11 +47,15 @@ class ErrorCard:
 
 @dataclass(frozen=True)
 class ErrorGallery:
-    """The most confident errors of one kind; `total` is of all of this kind."""
+    """The most confident errors of one kind; `total` is of all of this kind.
+
+    `elsewhere` are more of the same kind that another gallery has: their label is in doubt.
+    """
 
     name: str
     title: str
     total: int
+    elsewhere: int
     cards: Sequence[ErrorCard]
 
     @property
@@ -81,6 +86,7 @@ def build_errors_part(content: Mapping[str, Any]) -> ErrorsPart:
     Raises KeyError, TypeError or ValueError where it is not as `ErrorTable.to_dict` writes it.
     """
     doubtful = content["doubtful_labels"]
+    doubted = Counter(error["kind"] for error in content["errors"] if error["doubt"] == "label")
     by_kind: dict[str, list[Mapping[str, Any]]] = {name: [] for name in TITLES}
     for error in content["errors"]:
         by_kind["label" if error["doubt"] == "label" else error["kind"]].append(error)
@@ -92,7 +98,9 @@ def build_errors_part(content: Mapping[str, Any]) -> ErrorsPart:
         num_doubtful=int(doubtful["n"]),
         rule=str(doubtful["rule"]),
         galleries=[
-            ErrorGallery(name, TITLES[name], len(each), [_card(e) for e in each[:PER_GALLERY]])
+            ErrorGallery(
+                name, TITLES[name], len(each), doubted[name], [_card(e) for e in each[:PER_GALLERY]]
+            )
             for name, each in by_kind.items()
         ],
     )

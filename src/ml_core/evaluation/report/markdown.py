@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 from markupsafe import Markup
 
-from ml_core.page.text import UNDEFINED, decimal, plain
+from ml_core.page.text import UNDEFINED, decimal, plain, signed
 
 # A backslash makes plain text of these wherever they stand; an underscore only at a word's edge,
 # since within pcam_cnn it is none.
@@ -48,13 +49,26 @@ def link(name: str, folder: str | None = "") -> Markup:
 
 def interval(score: Any, digits: int = 3) -> Markup:
     """Return {"value", "low", "high"} as "0.945 (0.933 to 0.955)", the value alone without ends."""
+    return _between(score, lambda value: decimal(value, digits).replace("-", "−"))
+
+
+def _between(score: Any, write: Callable[[float], str]) -> Markup:
     if score is None or score["value"] is None:
         return Markup(UNDEFINED)
-    value = decimal(score["value"], digits)
+    value = write(score["value"])
     if score["low"] is None or score["high"] is None:
         return Markup(value)
-    ends = f"{decimal(score['low'], digits)} to {decimal(score['high'], digits)}"
-    return Markup(f"{value} ({ends})".replace("-", "−"))
+    return Markup(f"{value} ({write(score['low'])} to {write(score['high'])})")
+
+
+def difference(score: Any, digits: int = 3) -> Markup:
+    """Return a score that is a difference, with signs: "−0.110 (−0.140 to −0.080)"."""
+    return _between(score, lambda value: signed(value, digits))
+
+
+def points(score: Any, digits: int = 1) -> Markup:
+    """Return a difference of two shares in points of a hundred: "+18.2 (+9.1 to +27.0)"."""
+    return _between(score, lambda value: signed(100 * value, digits))
 
 
 def p_value(value: float | None) -> Markup:

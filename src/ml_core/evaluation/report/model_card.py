@@ -10,15 +10,17 @@ from typing import Any
 import jinja2
 
 from ml_core.evaluation.plots import METRIC_LABELS
-from ml_core.evaluation.report.champion_page import CALIBRATION_LABELS
+from ml_core.evaluation.report.champion_page import CALIBRATION_LABELS, champion_findings
 from ml_core.evaluation.report.failures_files import Content, read_contents
 from ml_core.evaluation.report.markdown import (
     cell_code,
     code,
+    difference,
     interval,
     link,
     markdown,
     p_value,
+    points,
 )
 from ml_core.evaluation.report.page import SplitRow, worst_first
 from ml_core.evaluation.report.run_facts import RunFacts
@@ -109,6 +111,8 @@ def _failures(card: Any, facts: RunFacts, split: str, contents: Mapping[str, Con
     """Return where the model fails on `split`, part after part, each from its own file."""
     parts = [card.failures_heading(split)]
     for what, told in PARTS.items():
+        if what not in contents:
+            continue
         content = contents[what]
         if content.values:
             parts += [_told(card, content, *each, facts.folder) for each in told]
@@ -161,8 +165,7 @@ def _caveats(
     """
     groups: dict[str, list[Finding]] = {"run.json": list(facts.record.findings)}
     if facts.champion is not None:
-        written = [Finding(**each) for each in facts.champion.get("findings", [])]
-        groups[facts.champion_file[0]] = written
+        groups[facts.champion_file[0]] = champion_findings(facts.champion, facts.test is not None)
     if facts.test is not None and facts.test.scores is not None:
         written = [Finding(**each) for each in facts.test.scores["findings"]]
         groups[facts.test.scores_file.name] = groups.get(facts.test.scores_file.name, []) + written
@@ -198,7 +201,7 @@ def _template() -> jinja2.Template:
     )
     filters = (
         text.decimal, text.signed, text.count, text.percent, text.duration, text.moment,
-        text.short_hash, text.plain, cell_code, code, interval, link, p_value,
+        text.short_hash, text.plain, cell_code, code, difference, interval, link, p_value, points,
     )  # fmt: skip
     for function in filters:
         environment.filters[function.__name__] = function

@@ -8,13 +8,14 @@ from typing import Any
 
 from ml_core.evaluation.figures import training_figures
 from ml_core.evaluation.report.champion_page import ChampionPage, build_champion_page
-from ml_core.evaluation.report.failures import FailuresPage, build_failures_page, worst_slices
+from ml_core.evaluation.report.failures import FailuresPage, build_failures_page
 from ml_core.evaluation.report.figure_block import FigureBlock, figure_block
 from ml_core.evaluation.report.gallery import ReadPatches
 from ml_core.evaluation.report.run_facts import RunFacts
 from ml_core.evaluation.report.scores import ScoreRow
 from ml_core.evaluation.report.sealed_page import ReadOpenings, SealedPage, build_sealed_page
 from ml_core.evaluation.report.split_page import SplitPage, build_split_page
+from ml_core.evaluation.report.worst_slices import WorstSlices, worst_slices
 from ml_core.findings import SEVERITIES, Finding
 
 # name of the figure -> (heading, what a screen reader says, from which file); figures by step are
@@ -23,6 +24,7 @@ FIGURE_TEXTS = {
     "loss": ("Loss by epoch", "Training and validation loss by epoch", "metrics.jsonl"),
     "metrics_by_epoch": ("Validation by epoch", "Validation metrics by epoch", "metrics.jsonl"),
 }
+NAMED_AS_WORST = ("slices-worse", "slices-discovered")  # findings that name the worst slices
 MAX_PICTURES = 240  # of 4 to 6 KB each: with all else, the page stays well under 5 MB
 EPOCH_COLUMNS = {
     "epoch": "epoch",
@@ -73,7 +75,7 @@ class RunPage:
     """One run's part of the report; `anchor` starts each of its ids.
 
     `failures` are of validation, `test_failures` of the test split where one of its files is there.
-    `worst_slices` are those of `worst_slices_file`, of the test split where it was sliced.
+    `worst_slices` are of the test split where it was sliced.
     """
 
     facts: RunFacts
@@ -83,8 +85,7 @@ class RunPage:
     champion: ChampionPage | None
     failures: FailuresPage
     test_failures: FailuresPage | None
-    worst_slices: Sequence[Any]
-    worst_slices_file: str
+    worst_slices: WorstSlices | None
     findings: Sequence[Finding]
     training_figures: Sequence[FigureBlock]
     splits: Sequence[SplitRow]
@@ -106,9 +107,14 @@ class RunPage:
 
     @property
     def all_findings(self) -> list[Finding]:
-        """The findings on the run and those on its test score, the worst first."""
+        """The findings on the run and those on its test score, the worst first.
+
+        Without those that only name slices which the verdict shows anyway.
+        """
         of_test = self.test.findings if self.test else ()
-        return worst_first([*_not_in(of_test, self.findings), *self.findings])
+        found = worst_first([*_not_in(of_test, self.findings), *self.findings])
+        shown = NAMED_AS_WORST if self.worst_slices else ()
+        return [finding for finding in found if finding.id not in shown]
 
     @property
     def parts(self) -> list[tuple[str, str]]:
@@ -143,16 +149,20 @@ def build_run_page(
     `max_pictures` is how many patches of the files on failures it shows at most.
     """
     failures, test_failures = _failures(facts, anchor, read_patches, max_pictures)
-    valid = build_split_page(facts.valid, anchor, _unless_shown(facts, "valid", read_patches))
+    valid = build_split_page(facts.valid, anchor, _unless_shown(failures, read_patches))
     test = champion = None
     if facts.test is not None:
-        shown = _unless_shown(facts, "test", read_patches)
+        shown = _unless_shown(test_failures, read_patches)
         test = build_sealed_page(facts, f"{anchor}-test", shown, read_openings)
     if facts.champion is not None:
         champion = build_champion_page(
-            facts.champion, facts.valid, f"{anchor}-champion", *facts.champion_file
+            facts.champion,
+            facts.valid,
+            f"{anchor}-champion",
+            *facts.champion_file,
+            is_tested=facts.test is not None,
         )
-    sliced = facts.run.slices_path("test" if test_failures else "valid").name
+    sliced = test_failures if test_failures and test_failures.slices else failures
     findings = [*facts.findings, *_not_in(valid.findings, facts.findings)]
     for page in filter(None, (test_failures, failures)):
         grave = [finding for finding in page.findings if finding.severity != "info"]
@@ -165,8 +175,7 @@ def build_run_page(
         champion=champion,
         failures=failures,
         test_failures=test_failures,
-        worst_slices=worst_slices(facts.failures.get(sliced)),
-        worst_slices_file=sliced,
+        worst_slices=worst_slices(sliced),
         findings=worst_first(findings),
         training_figures=_training_blocks(facts, anchor),
         splits=_splits(facts),
@@ -189,10 +198,10 @@ def _failures(
 
 
 def _unless_shown(
-    facts: RunFacts, split: str, read_patches: ReadPatches | None
+    failures: FailuresPage | None, read_patches: ReadPatches | None
 ) -> ReadPatches | None:
-    """Return `read_patches` unless errors.json of `split` brings galleries that say more."""
-    return None if facts.failures_of(split)["errors"] else read_patches
+    """Return `read_patches` unless errors.json brings galleries that say more."""
+    return None if failures is not None and failures.errors is not None else read_patches
 
 
 def _splits(facts: RunFacts) -> list[SplitRow]:

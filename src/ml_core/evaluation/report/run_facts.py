@@ -22,6 +22,8 @@ FAILURE_FILES = {  # what -> what it holds; its name is RunDir's
     "explain": "attribution, centre and ring, robustness",
 }
 
+TRAIN_AND_VALID_ONLY = ("explain",)  # which its stage refuses to make of the test split
+
 STATUS_FINDINGS: dict[str, tuple[Severity, str]] = {
     "running": ("warning", "This run has not ended: what follows is its state so far."),
     "interrupted": ("warning", "This run was interrupted before its last epoch."),
@@ -42,7 +44,7 @@ class RunFacts:
 
     `folder` leads from the page to the run, as the beginning of a link: "" or "seed1/".
     `champion_file` is the name of the file that `champion` was read from and the folder it is in,
-    seen likewise; None where nobody told.
+    seen likewise; None where nobody told. `champion_path` is where a command finds champion.json.
     """
 
     run: RunDir
@@ -52,6 +54,7 @@ class RunFacts:
     test: SplitFacts | None = None
     champion: Mapping[str, Any] | None = None
     champion_file: tuple[str, str | None] = ("champion.json", None)
+    champion_path: str = "champion.json"
     failures: dict[str, dict[str, Any]] = field(default_factory=dict)
     config: str | None = None
     diff: str | None = None
@@ -90,8 +93,14 @@ class RunFacts:
         """Return the contents by what they are, "slices" to "explain"; None where not read."""
         return {
             what: self.failures.get(self.run.result_path(what, split).name)
-            for what in FAILURE_FILES
+            for what in failure_files(split)
         }
+
+
+def failure_files(split: str) -> dict[str, str]:
+    """Return the files that tell where a model fails on `split`: what -> what it holds."""
+    left_out = TRAIN_AND_VALID_ONLY if split == "test" else ()
+    return {what: holds for what, holds in FAILURE_FILES.items() if what not in left_out}
 
 
 def read_run_facts(
@@ -116,7 +125,10 @@ def read_run_facts(
     test = read_test_facts(run, record, reader)
     folder = folder_from(page_dir, run.path) if page_dir else ""
     champion_file = _champion_file(champion, page_dir or run.path)
+    champion_path = (champion or {}).get("path", "champion.json")
     if test is not None and test.scores is not None and test.scores["champion"]:
+        if test.scores["champion"]["sha256"] != (champion or {}).get("sha256"):
+            champion_path = "champion.json"  # what was given is another one, or none was
         champion, champion_file = test.scores["champion"], (test.scores_file.name, folder)
     failures = {**_read_failures(run, "valid", reader), **_read_failures(run, "test", reader)}
     return RunFacts(
@@ -127,6 +139,7 @@ def read_run_facts(
         test=test,
         champion=champion,
         champion_file=champion_file,
+        champion_path=champion_path,
         failures=failures,
         config=config,
         diff=diff,
@@ -154,7 +167,7 @@ def _champion_file(champion: Mapping[str, Any] | None, page_dir: Path) -> tuple[
 def _read_failures(run: RunDir, split: str, reader: Reader) -> dict[str, dict[str, Any]]:
     """Return the contents by file name; of test only what is there, since few runs have any."""
     contents = {}
-    for what, holds in FAILURE_FILES.items():
+    for what, holds in failure_files(split).items():
         path = run.result_path(what, split)
         if split == "valid" or path.is_file():
             content = reader.read(path, read_json, holds)

@@ -98,19 +98,6 @@ def slice_rows(content: Mapping[str, Any]) -> list[SliceRow]:
     return [_row(place, each) for place, each in enumerate(content["slices"], start=1)]
 
 
-def worst_slices(content: Mapping[str, Any] | None, most: int = 3) -> list[SliceRow]:
-    """Return at most `most` slices that are worse than the rest, worst first: for the verdict.
-
-    Nothing where the file is absent, of another format, or not as it should be.
-    """
-    if content is None or content.get("format") != 1:
-        return []
-    try:
-        return [row for row in slice_rows(content) if row.standing == "worse"][:most]
-    except (KeyError, TypeError, ValueError):
-        return []
-
-
 def found_slices(content: Mapping[str, Any]) -> list[FoundSlice]:
     """Return what the search for slices found, the confirmed first; raises as `slice_rows`."""
     found = (content.get("discovery") or {}).get("slices", [])

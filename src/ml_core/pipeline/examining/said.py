@@ -18,7 +18,7 @@ def say_slices(content: Mapping[str, Any]) -> None:
     worse = [each for each in content["slices"] if each["standing"] == "worse"]
     small = sum(each["standing"] == "not scored" for each in content["slices"])
     if content["num_tested"]:
-        unscored = f"; {small} more are too small to be scored" if small else ""
+        unscored = f"; {small} more too small to be scored" if small else ""
         tested = content["num_tested"]
         logger.info("%d of %d slices are worse than the rest%s", len(worse), tested, unscored)
     else:
@@ -139,5 +139,5 @@ def _say(
 
 
 def _points(share: float | None) -> str:
-    """Return a difference of shares in percentage points: +0.123 as "+12.3 pp"."""
-    return "–" if share is None else f"{signed(100 * share, 1)} pp"
+    """Return a difference of shares in percentage points: +0.123 as "+12.3 points"."""
+    return "–" if share is None else f"{signed(100 * share, 1)} points"
