@@ -191,13 +191,13 @@ def test_a_saved_table_comes_back_bit_for_bit(tmp_path, y_true):
 def test_rows_are_found_by_patch_in_the_order_asked_and_the_missing_named():
     table = make_table()
     assert (table.of(np.array([7, 1, 16])) == table.features[[3, 5, 0]]).all()
-    with pytest.raises(RunError, match=r"lack 2 of 3 patches: index 0, 99\. .*with the explain stage"):
+    with pytest.raises(RunError, match=r"lack 2 of 3 patches: index 0, 99\. .*explain stage"):
         table.of(np.array([0, 7, 99]))
 
 
 def test_files_that_are_no_features_are_refused_and_the_file_named(tmp_path):
     path = tmp_path / "valid.parquet"
-    with pytest.raises(RunError, match=r"valid\.parquet does not exist\. Write it with the explain stage"):
+    with pytest.raises(RunError, match=r"valid\.parquet does not exist\. Write it with"):
         FeatureTable.load(path)
     path.write_bytes(b"PAR1 cut short")
     with pytest.raises(RunError, match="not a readable parquet file"):
