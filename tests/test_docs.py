@@ -3,6 +3,7 @@
 import ast
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,7 @@ def stand_ins(tmp_path_factory):
     (study,) = (folder / "runs" / "searched").glob("study-*")
     champion = write_champion(RunDir(run))
     main_without_exit(["report", str(run)])
+    other = shutil.copytree(run, folder / "other" / "a-second-run")
     with h5py.File(split_paths(data, "valid").x) as file:
         patches = file["x"][:]
     Image.fromarray(patches[0]).save(folder / "patch.png")
@@ -58,7 +60,7 @@ def stand_ins(tmp_path_factory):
     main_without_exit(["data", "pack", str(folder / "data/images"), str(folder / "data/packed")])
     return {
         "folder": folder, "data": data, "run": run, "champion": champion, "study": study,
-        "config": config, "search": to_search,
+        "config": config, "search": to_search, "other": other,
     }  # fmt: skip
 
 
@@ -119,6 +121,8 @@ def test_every_command_in_the_documentation_works(
             word = str(stand_ins["study"])
         elif word.startswith("runs/") or word in ("RUN", "RUN..."):
             word = str(stand_ins["run"])
+            if arguments[:1] == ["report"] and word in arguments:  # two runs are compared
+                word = str(stand_ins["other"])
         elif word.endswith((".png", "FILES...")):
             word = "patch.png"
         elif word.endswith("_x.h5"):
