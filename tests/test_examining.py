@@ -119,6 +119,17 @@ def test_patches_that_no_audit_holds_are_measured_as_an_audit_would(run):
     assert not {"flags", "label_belief"} & set(table.rows)
 
 
+def test_an_audit_that_looked_at_a_sample_is_used_only_for_patches_in_it(run):
+    path = data_of(run) / "audit" / "quick" / "patches.parquet"
+    rows = pd.read_parquet(path)
+    rows[rows["index"] != 5].to_parquet(path, index=False)
+    operating = open_operating_run(run.path)
+    index = load_scored(operating, "valid").index
+    assert patches_of(operating, "valid", index[index != 5]).source == str(path)
+    table = patches_of(operating, "valid", index)
+    assert table.source == MEASURED_HERE and set(table.rows["index"]) == set(index)
+
+
 def test_an_audit_of_other_bytes_is_not_used(run):
     folder = AuditDir(data_of(run) / "audit" / "quick")
     content = json.loads(folder.record_path.read_text())

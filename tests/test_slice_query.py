@@ -136,7 +136,10 @@ def test_the_kleene_tables_are_complete():
 
     def truth(query):
         found = compile_query(query, ["x", "y"]).truth(facts)
-        return [True if h else False if f else None for h, f in zip(found.holds, found.fails)]  # noqa: B905
+        return [
+            True if h else False if f else None
+            for h, f in zip(found.holds, found.fails, strict=True)
+        ]
 
     def both(a, b):
         return False if a is False or b is False else None if None in (a, b) else True
