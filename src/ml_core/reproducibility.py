@@ -32,6 +32,7 @@ class Stream(IntEnum):
     BOOTSTRAP = 6
     FOLDS = 7
     PROBE = 8
+    WITNESS = 9
 
 
 def philox_words(seed: int, epoch: int, stream: Stream, num_rows: int) -> npt.NDArray[np.uint64]:

@@ -2,9 +2,11 @@
 
 runs/pcam_cnn/20260102-030405-seed42/
     run.json  config.yaml  changes.diff        what ran: command, commit, packages, data, status
+    packages.txt  data-digests.json            every package installed; a digest per 1,024 patches
     audit.json  exclusions.csv                 what was found in the data, what of it was left out
     metrics.jsonl  steps.jsonl  tensorboard/   what it logged, one line per epoch and per step
     gradients.jsonl                            the gradient norm of each layer, per step
+    chain.jsonl                                digests of the state, each including the one before
     checkpoints/step-00000790/  best  last     weights and optimizer (see checkpoint.py)
     predictions/valid.parquet                  one row per patch
     metrics.json  metrics-test.json            the scores on valid, and of a champion on test
@@ -91,6 +93,22 @@ class RunDir:
     @property
     def diff_path(self) -> Path:
         return self.path / "changes.diff"
+
+    @property
+    def packages_path(self) -> Path:
+        return self.path / "packages.txt"
+
+    @property
+    def data_digests_path(self) -> Path:
+        return self.path / "data-digests.json"
+
+    @property
+    def chain_path(self) -> Path:
+        return self.path / "chain.jsonl"
+
+    @property
+    def lease_path(self) -> Path:
+        return self.path / "generation.json"
 
     @property
     def audit_path(self) -> Path:
@@ -194,9 +212,11 @@ class RunRecord:
     ended_at: str | None = None
     resumed_at: list[str] = field(default_factory=list)
     duration_s: float = 0.0
+    config: dict[str, Any] = field(default_factory=dict)  # resolved, as in config.yaml
     code: dict[str, Any] = field(default_factory=dict)  # commit, dirty
     packages: dict[str, str] = field(default_factory=dict)
     hardware: dict[str, Any] = field(default_factory=dict)
+    numerics: dict[str, Any] = field(default_factory=dict)  # level, libraries, threads, variables
     data: dict[str, Any] = field(default_factory=dict)  # per split: files, sha256, counts, subset
     audit: dict[str, Any] = field(default_factory=dict)  # path, sha256, mode, verdict, policy
     study: dict[str, Any] = field(default_factory=dict)  # of a trial: study_id, name, trial, params

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, Tag
+from pydantic import Field, Tag, model_validator
 
 from ml_core.config.section import DEVICE_PATTERN, Decay, Section, by_name
 
 BEST_METRICS = ("val_roc_auc", "val_pr_auc", "val_f1", "val_f2", "val_accuracy", "val_loss")
+NUMERICS = ("fast", "elastic", "portable")
 
 
 class TrainingConfig(Section):
@@ -34,6 +35,41 @@ class TrainingConfig(Section):
     num_threads: int | None = Field(
         None, ge=1, description="CPU threads; part of the recipe, so a resumed run keeps its own"
     )
+    numerics: Literal[NUMERICS] = Field(  # type: ignore[valid-type]  # one list, two uses
+        "fast",
+        description="what weights may depend on besides the recipe: fast, the number of threads "
+        "and the kind of machine; elastic, the kind of machine; portable, nothing",
+    )
+    micro_batch: int = Field(
+        16,
+        ge=1,
+        description="patches per backward pass in elastic and portable; part of the recipe",
+    )
+    checkpoint_every: int | None = Field(
+        None,
+        ge=1,
+        description="steps between checkpoints inside an epoch; each epoch ends with one",
+    )
+    chain_every: int = Field(
+        500, ge=1, description="steps between links of chain.jsonl, by which `verify` audits a part"
+    )
+    rank_timeout_s: float = Field(
+        45.0, gt=0, description="seconds that ranks wait for one another before they give up"
+    )
+
+    @model_validator(mode="after")
+    def _check_numerics(self) -> Self:
+        if self.numerics == "portable" and self.precision != "auto":
+            raise ValueError(
+                f"numerics: portable has its own arithmetic, precision is {self.precision}. "
+                "Set training.precision to auto, or numerics to fast or elastic."
+            )
+        if self.numerics == "elastic" and self.num_threads is None:
+            raise ValueError(
+                "numerics: elastic makes the number of threads part of the recipe. Say how many "
+                "each rank shall use, for example training.num_threads: 2."
+            )
+        return self
 
 
 class AdamWConfig(Section):

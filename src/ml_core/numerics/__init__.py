@@ -1,0 +1,1 @@
+"""What arithmetic a training computes in, and how its state is named by a digest."""

@@ -1,0 +1,1 @@
+"""Arithmetic whose results do not depend on the order in which it is done."""
