@@ -4,8 +4,10 @@ BIN := .venv/bin
 DEMO ?= demo
 # One thread per test process; pytest runs as many processes as there are cores.
 TEST_ENV := OMP_NUM_THREADS=1 PYTHONHASHSEED=0
+# How often each fault is injected: full, as docs/reliability.md counts, or short.
+DRAWS ?= full
 
-.PHONY: help setup demo test test-all lint format docs clean
+.PHONY: help setup demo test test-all test-levels test-faults lint format docs clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -29,10 +31,19 @@ $(DEMO)/data/.written: .venv/installed
 	@touch $@
 
 test: .venv/installed ## run the tests, minutes-long ones left out
-	$(TEST_ENV) $(BIN)/pytest -n auto --dist loadfile -m "not slow"
+	$(TEST_ENV) $(BIN)/pytest -n auto --dist loadfile -m "not slow and not faults"
 
-test-all: .venv/installed ## run every test
+test-all: .venv/installed ## run every test, faults in a short draw
 	$(TEST_ENV) $(BIN)/pytest -n auto --dist loadfile
+
+test-levels: .venv/installed ## train the golden runs: the same bits over threads, machines, ranks
+	$(TEST_ENV) $(BIN)/pytest -n auto tests/test_golden_hash.py tests/test_elastic.py
+
+test-faults: .venv/installed ## break things on purpose, for an hour or two (DRAWS=short: minutes)
+	$(TEST_ENV) ML_CORE_FAULT_DRAWS=$(DRAWS) \
+		$(if $(filter full,$(DRAWS)),ML_CORE_FAULT_RECORD=docs/fault-record.json) \
+		$(BIN)/pytest -n auto --dist loadfile -m faults tests/faults
+	$(BIN)/python docs/generate.py
 
 lint: .venv/installed ## check format, style, types, layers, and that generated files are fresh
 	$(BIN)/ruff format --check .

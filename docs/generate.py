@@ -1,4 +1,4 @@
-"""Write docs/cli.md, docs/config.md and the JSON Schema from the code; with --check, compare.
+"""Write docs/cli.md, docs/config.md, docs/reliability.md and the JSON Schema; --check compares.
 
 python docs/generate.py [--check]
 """
@@ -14,6 +14,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+from reliability_table import render_reliability
 
 from ml_core import config
 from ml_core.config_problems import section_variants
@@ -120,6 +121,8 @@ def main() -> int:
     files = {
         ROOT / "docs" / "cli.md": render_cli(),
         ROOT / "docs" / "config.md": render_config(),
+        ROOT / "docs" / "reliability.md": NOTE
+        + render_reliability(ROOT / "docs" / "fault-record.json"),
         ROOT / "src" / "ml_core" / "config.schema.json": json.dumps(
             config.config_schema(), indent=1
         )

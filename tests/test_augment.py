@@ -1,10 +1,19 @@
 """Augmentation: what is done to a patch hangs on (seed, epoch, index) and on nothing else."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from ml_core.data.augment import NUM_DIHEDRAL, Augmenter, apply_dihedral, augment, jitter_stains
+from ml_core.data.augment import (
+    NUM_DIHEDRAL,
+    Augmenter,
+    apply_dihedral,
+    augment,
+    jitter_stains,
+    stain_matrix,
+)
 from ml_core.reproducibility import Stream, philox_words
 
 NUM = 32
@@ -31,7 +40,7 @@ def test_the_batch_a_patch_comes_in_changes_nothing(images, stain_jitter):
     order = torch.from_numpy(np.random.default_rng(1).permutation(NUM))
     for size in (1, 5, NUM):
         pieces = [augmenter(images[part], part) for part in order.split(size)]
-        torch.testing.assert_close(torch.cat(pieces), whole[order], rtol=0, atol=1e-3)
+        assert torch.equal(torch.cat(pieces), whole[order])
 
 
 def test_seed_epoch_and_index_each_change_it(images):
@@ -130,3 +139,35 @@ def test_scaling_the_stains_scales_the_optical_density():
     done = jitter_stains(given, words, 1.0)
     expected = 256 * ((given + 1) / 256) ** 1.5 - 1
     torch.testing.assert_close(done, expected, rtol=1e-4, atol=1e-2)
+
+
+def test_stain_jitter_is_the_mixing_of_densities_worked_out_in_float64(images, words):
+    found = jitter_stains(images, words[:, 1:], 0.3).permute(0, 2, 3, 1).double().numpy()
+    scales = 1 + 0.3 * ((words[:, 1:] >> np.uint64(32)) / 2**31 - 1)
+    shifts = 0.3 * ((words[:, 1:] & np.uint64(0xFFFFFFFF)) / 2**31 - 1)
+    density = -np.log((images.permute(0, 2, 3, 1).numpy() + 1.0) / 256)
+    amounts = density @ np.linalg.inv(stain_matrix())
+    mixed = (amounts * scales[:, None, None] + shifts[:, None, None]) @ stain_matrix()
+    expected = (256 * np.exp(-mixed) - 1).clip(0, 255)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.006)
+
+
+def test_bytes_and_the_same_numbers_as_floats_are_jittered_to_the_same_bits(images, words):
+    for strength in (0.1, 1.0):
+        looked_up = jitter_stains(images, words[:, 1:], strength)
+        assert torch.equal(jitter_stains(images.float(), words[:, 1:], strength), looked_up)
+        assert torch.equal(jitter_stains(images.contiguous(), words[:, 1:], strength), looked_up)
+
+
+def test_stain_jitter_does_not_hide_a_pixel_that_has_no_density(images, words):
+    given = images.float()
+    given[3, 1, 5, 7], given[4, 0, 0, 0], given[4, 0, 0, 1] = math.nan, math.inf, -2
+    bad = ~jitter_stains(given, words[:, 1:], 0.1).isfinite()
+    assert bad.nonzero().tolist() == [[3, 1, 5, 7], [4, 0, 0, 0], [4, 0, 0, 1]]
+
+
+def test_the_stains_are_orthogonal_to_their_residual_and_of_length_one():
+    stains = stain_matrix()
+    np.testing.assert_allclose((stains**2).sum(axis=1), 1)
+    np.testing.assert_allclose(stains[2] @ stains[:2].T, 0, atol=1e-15)
+    assert (stains[:2] > 0).all()

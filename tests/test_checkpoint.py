@@ -163,13 +163,18 @@ def test_last_and_best_point_at_what_they_say(tmp_path):
     assert load_checkpoint(tmp_path / "last").state["step"] == 3
 
 
-def test_old_generations_go_and_the_best_stays(tmp_path):
+def test_old_generations_go_and_the_best_of_each_kept_one_stays(tmp_path):
     for step in range(1, 8):
         save(tmp_path, step, best=step == 2)
-    assert generations(tmp_path) == [f"step-{step:08d}" for step in (2, 5, 6, 7)]
+    assert generations(tmp_path) == [f"step-{step:08d}" for step in (2, 4, 5, 6, 7)]
     assert load_best(tmp_path).state["step"] == 2
-    save(tmp_path, 8, best=True)
-    assert generations(tmp_path) == [f"step-{step:08d}" for step in (6, 7, 8)]
+    save(tmp_path, 8, best=True)  # should it be damaged, 2 is again the best
+    assert generations(tmp_path) == [f"step-{step:08d}" for step in (2, 5, 6, 7, 8)]
+    for step in (9, 10, 11):
+        save(tmp_path, step)
+    assert generations(tmp_path) == [f"step-{step:08d}" for step in (2, 8, 9, 10, 11)]
+    save(tmp_path, 12)
+    assert generations(tmp_path) == [f"step-{step:08d}" for step in (8, 9, 10, 11, 12)]
 
 
 def test_the_directory_can_be_moved(tmp_path):
@@ -206,19 +211,21 @@ def test_a_best_checkpoint_whose_save_was_killed_before_the_link_gets_it_on_resu
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("ml_core.checkpoint._point", killed)
+        patch.setattr("ml_core.checkpoint.generations._Writer.point", killed)
         save(tmp_path, 2, best=True)
     assert load_best(tmp_path).state["step"] == 1
     assert load_last(tmp_path).is_best
     assert load_best(tmp_path).state["step"] == 2
 
 
-def test_loading_never_points_best_back(tmp_path):
+def test_where_the_best_is_damaged_best_is_what_it_was_at_the_checkpoint_before(tmp_path):
+    # Else a run that is stopped again before it gets there would have no best checkpoint at all.
     save(tmp_path, 1, best=True)
-    save(tmp_path, 2, best=True)
-    (tmp_path / "step-00000002" / MODEL_FILE).write_bytes(b"")
-    load_last(tmp_path)
-    assert (tmp_path / "best").readlink() == Path("step-00000002")
+    for step in (2, 3, 4):
+        save(tmp_path, step, best=step == 4)
+    (tmp_path / "step-00000004" / MODEL_FILE).write_bytes(b"")
+    assert load_last(tmp_path).state["step"] == 3
+    assert load_best(tmp_path).state["step"] == 1
 
 
 # ---- damage ------------------------------------------------------------------------------------

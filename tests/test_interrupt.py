@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop."""
+"""Ctrl-C and the signals of a scheduler as a request to stop."""
 
 import os
 import signal
@@ -6,10 +6,12 @@ import threading
 
 import pytest
 
-from ml_core.solver.interrupt import StopRequest
+from ml_core.solver.interrupt import SIGNALS, StopRequest
+
+NAMES = ["SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.Signals[name] for name in NAMES])
 def test_the_first_signal_is_noted_and_nothing_is_interrupted(number):
     with StopRequest() as stop:
         assert not stop
@@ -26,10 +28,17 @@ def test_a_second_ctrl_c_ends_at_once():
 
 
 def test_the_handlers_of_before_come_back_whatever_happens():
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in SIGNALS]
     with pytest.raises(ValueError, match="x"), StopRequest():
         raise ValueError("x")
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_a_warning_ahead_of_a_time_limit_and_the_end_itself_are_one_request():
+    with StopRequest() as stop:
+        for number in (signal.SIGUSR1, signal.SIGCONT, signal.SIGTERM, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        assert stop.name == "SIGUSR1"
 
 
 def test_the_next_training_is_not_stopped_by_the_request_of_the_last():
@@ -46,8 +55,8 @@ def test_a_forked_reader_process_leaves_the_signal_to_the_main_one():
         child = os.fork()
         if child == 0:
             try:
-                os.kill(os.getpid(), signal.SIGINT)
-                os.kill(os.getpid(), signal.SIGINT)
+                for number in (*SIGNALS, signal.SIGINT):  # to all processes of a job
+                    os.kill(os.getpid(), number)
             finally:
                 os._exit(7 if stop.name is None else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

@@ -1,10 +1,13 @@
 """The loader: what an epoch visits, in which order, and that nothing else can change it."""
 
 import copy
+import hashlib
+import itertools
 import subprocess
 import sys
 from itertools import chain
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -13,6 +16,7 @@ from tiny_pcam import make_patches, write_split
 from ml_core.data import PCAMDataset, get_dataloaders
 from ml_core.data.layout import split_paths
 from ml_core.data.loader import Batch, EpochBatches, build_loader, epoch_order
+from ml_core.distributed import Ranks
 from ml_core.errors import ConfigError, DataError
 
 ORDER_PLAIN = [7, 0, 1, 6, 2, 3, 4, 5]
@@ -153,11 +157,6 @@ def test_workers_and_prefetching_change_nothing(dataset):
     assert memory_format.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_workers_started_by_spawn_change_nothing(dataset):
-    alone = batches_of(dataset)
-    assert_same_batches(alone, batches_of(dataset, num_workers=1, start_method="spawn"))
-
-
 def test_a_resumed_epoch_goes_on_where_it_stopped_without_reading_what_was_done(dataset):
     loader = build_loader(dataset, 8, shuffle=True, balanced=True, seed=5)
     loader.batch_sampler.set_epoch(3)
@@ -175,6 +174,181 @@ def test_a_resumed_epoch_goes_on_where_it_stopped_without_reading_what_was_done(
     assert read == [8, 8, 2]
     loader.batch_sampler.set_epoch(4)
     assert len(loader) == 7
+
+
+def ranked_batches(batch_size, micro_batch, world_size, **options):
+    """Return for each batch the rows of each rank."""
+    samplers = [
+        EpochBatches(
+            LABELS, batch_size, shuffle=True, micro_batch=micro_batch,
+            ranks=Ranks(rank, world_size), **options,
+        )
+        for rank in range(world_size)
+    ]  # fmt: skip
+    return list(zip(*samplers, strict=True))
+
+
+def put_together(rank_rows, micro_batch):
+    """Return the rows of a batch, of which rank r has micro-batches r, r + world_size, ..."""
+    cut = [
+        [rows[start : start + micro_batch] for start in range(0, len(rows), micro_batch)]
+        for rows in rank_rows
+    ]
+    in_turn = chain(*itertools.zip_longest(*cut, fillvalue=[]))
+    return list(chain(*in_turn))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("micro_batch", [1, 4, 5, 16])
+def test_the_micro_batches_of_all_ranks_in_turn_are_the_batch(world_size, micro_batch):
+    alone = list(EpochBatches(LABELS, 16, shuffle=True))
+    ranked = ranked_batches(16, micro_batch, world_size)
+    assert [put_together(rows, micro_batch) for rows in ranked] == alone
+
+
+def test_a_micro_batch_goes_to_the_rank_of_its_number_and_none_is_filled_up():
+    (first, *_, last) = ranked_batches(16, 4, 3)
+    assert [len(rows) for rows in first] == [8, 4, 4]
+    assert [len(rows) for rows in last] == [2, 0, 0]  # 50 patches: the last batch has 2
+
+
+def test_the_size_of_a_batch_is_that_of_all_ranks_together():
+    batches = EpochBatches(LABELS, 16, shuffle=True, micro_batch=4, ranks=Ranks(2, 3))
+    assert [batches.size_of(number) for number in range(4)] == [16, 16, 16, 2]
+    assert len(batches) == batches.num_batches == 4
+
+
+@pytest.mark.parametrize("start", [0, 1, 2, 5])
+def test_shared_to_predict_whole_batches_go_round_and_each_is_what_it_is_alone(start):
+    alone = list(EpochBatches(LABELS, 8, shuffle=False))
+    found = {}
+    for rank in range(3):
+        batches = EpochBatches(LABELS, 8, shuffle=False, ranks=Ranks(rank, 3), share="batches")
+        batches.set_epoch(0, start_batch=start)
+        numbers = [number for number in range(start, 7) if number % 3 == rank]
+        assert len(batches) == len(numbers)
+        found |= dict(zip(numbers, batches, strict=True))
+    assert [found[number] for number in range(start, 7)] == alone[start:]
+
+
+def test_a_rank_without_a_micro_batch_gets_a_batch_of_no_patch(dataset):
+    for num_workers in (0, 1):
+        loader = build_loader(
+            dataset, 50, shuffle=True, micro_batch=40, ranks=Ranks(2, 3), num_workers=num_workers
+        )
+        (batch,) = loader
+        assert batch.images.shape == (0, 3, 96, 96) and batch.images.dtype == torch.uint8
+        assert len(batch.labels) == len(batch.index) == 0
+
+
+def write_layouts(folder):
+    """Write the same patches flat, in compressed chunks, and as floats; return the data sets."""
+    patches = make_patches(LABELS)
+    found = {}
+    for layout in ("flat", "chunked", "float"):
+        paths = split_paths(folder / layout, "train")
+        write_split(folder / layout, "train", patches, LABELS)
+        with h5py.File(paths.x, "w") as file:
+            if layout == "chunked":
+                file.create_dataset("x", data=patches, chunks=(7, 96, 96, 3), compression="gzip")
+            else:
+                file["x"] = patches.astype(np.float32) if layout == "float" else patches
+        found[layout] = PCAMDataset(paths.x, paths.y)
+    return found
+
+
+def hash_of_sequence(
+    dataset, *, world_size=1, resumed_at=None, is_persistent=True, **options
+):  # fmt: skip
+    """Return a digest of (index, bytes) of every patch of two epochs, in the order of training."""
+    loaders = []
+    for rank in range(world_size):
+        loader = build_loader(
+            dataset, 16, shuffle=True, balanced=True, seed=5, micro_batch=4,
+            ranks=Ranks(rank, world_size), **options,
+        )  # fmt: skip
+        if not is_persistent:
+            object.__setattr__(loader, "persistent_workers", False)
+        loaders.append(loader)
+    digest = hashlib.sha256()
+    for epoch in (1, 2):
+        stops = [0, *([resumed_at] if resumed_at else []), loaders[0].batch_sampler.num_batches]
+        for start, stop in itertools.pairwise(stops):  # as if stopped and started anew
+            for loader in loaders:
+                loader.batch_sampler.set_epoch(epoch, start_batch=start)
+            for batches in itertools.islice(zip(*loaders, strict=True), stop - start):
+                pieces = [list(zip(b.index.tolist(), b.images, strict=True)) for b in batches]
+                for index, image in put_together(pieces, 4):
+                    digest.update(index.to_bytes(8, "little") + image.numpy().tobytes())
+    return digest.hexdigest()
+
+
+@pytest.fixture(scope="module")
+def layouts(tmp_path_factory):
+    return write_layouts(tmp_path_factory.mktemp("layouts"))
+
+
+COVERING = [  # each value of each axis, spawn once: it loads torch anew
+    ("flat", {"world_size": 2}),
+    ("flat", {"world_size": 4, "resumed_at": 1}),
+    ("chunked", {"num_workers": 1, "prefetch_factor": 4}),
+    ("float", {"num_workers": 2, "is_persistent": False, "resumed_at": 3}),
+    ("float", {"world_size": 4}),
+    ("flat", {"num_workers": 4, "prefetch_factor": 2}),
+    ("chunked", {"world_size": 2, "num_workers": 1, "resumed_at": 2}),
+    ("flat", {"num_workers": 1, "start_method": "spawn"}),
+]
+
+
+def test_the_sequence_of_patches_does_not_depend_on_how_it_is_read(layouts):
+    expected = hash_of_sequence(layouts["flat"])
+    for layout, options in COVERING:
+        assert hash_of_sequence(layouts[layout], **options) == expected, (layout, options)
+
+
+@pytest.mark.slow
+def test_the_sequence_of_patches_is_one_over_every_combination(layouts):
+    expected = hash_of_sequence(layouts["flat"])
+    for layout, world_size, resumed_at in itertools.product(layouts, (1, 2, 4), (None, 1, 2, 3)):
+        where = {"world_size": world_size, "resumed_at": resumed_at}
+        assert hash_of_sequence(layouts[layout], **where) == expected, (layout, where)
+        for num_workers, is_persistent, prefetch in itertools.product(
+            (1, 2, 4), (True, False), (2, 4)
+        ):
+            how = {
+                "num_workers": num_workers,
+                "is_persistent": is_persistent,
+                "prefetch_factor": prefetch,
+            }
+            assert hash_of_sequence(layouts[layout], **where, **how) == expected, (where, how)
+    for num_workers, is_persistent in itertools.product((1, 2, 4), (True, False)):
+        how = {"num_workers": num_workers, "is_persistent": is_persistent}
+        assert hash_of_sequence(layouts["chunked"], **how, start_method="spawn") == expected, how
+
+
+def add_noise_of_the_worker(patch):
+    return torch.from_numpy(patch + np.random.randint(0, 9, patch.shape, dtype=np.uint8))
+
+
+def test_noise_drawn_by_the_reading_process_depends_on_how_it_is_read(layouts):
+    noisy = copy.copy(layouts["flat"])
+    noisy.transform = add_noise_of_the_worker
+    found = set()
+    for options in ({}, {"num_workers": 1}, {"num_workers": 2}):
+        np.random.seed(0)
+        torch.manual_seed(0)
+        found.add(hash_of_sequence(noisy, **options))
+    assert len(found) == 3
+
+
+def test_the_order_within_the_sequence_is_felt(layouts):
+    loader = build_loader(layouts["flat"], 16, shuffle=True, seed=5)
+    assert hash_of_sequence(layouts["flat"]) != hash_of_sequence(layouts["flat"], drop_last=True)
+    orders = []
+    for epoch in (1, 2):
+        loader.batch_sampler.set_epoch(epoch)
+        orders.append([index for batch in loader for index in batch.index.tolist()])
+    assert orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1])
 
 
 def test_loading_leaves_the_global_random_state_alone(dataset):

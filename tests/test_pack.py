@@ -54,7 +54,7 @@ def packed(folder, split="train"):
     """Return (patches, labels) of a packed split, which must be mapped bytes."""
     paths = split_paths(folder, split)
     file = PatchFile(paths.x)
-    assert file.is_mapped and file.is_bytes and file.layout == "contiguous"
+    assert file.is_flat and file.is_bytes and file.layout == "contiguous"
     with h5py.File(paths.x, locking=False) as stored:  # the same patches are the same bytes
         assert h5py.h5g.get_objinfo(stored["x"].id).mtime == 0
     with h5py.File(paths.y) as labels:

@@ -1,9 +1,12 @@
 """PatchFile: the same patches from every way of storing them, and a DataError for every damage."""
 
+import fcntl
 import logging
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
+from ml_core.data.layout import load_labels
 from ml_core.data.patch_file import PatchFile, evenly_spaced
 from ml_core.data.value_range import ValueRange, establish_value_range
 from ml_core.errors import DataError
@@ -46,9 +50,9 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_gives_the_same_patches(tmp_path, patches, layout):
-    options, is_mapped = LAYOUTS[layout]
+    options, is_flat = LAYOUTS[layout]
     file = PatchFile(store(tmp_path / "x.h5", patches, **options))
-    assert file.is_mapped == is_mapped
+    assert file.is_flat == is_flat
     assert file.shape == (NUM, 96, 96, 3) and len(file) == NUM
     assert np.array_equal(file.read(ROWS), patches[ROWS])
     assert np.array_equal(file.read(np.array([], dtype=np.int64)), patches[:0])
@@ -72,7 +76,7 @@ def test_patches_that_are_not_one_range_of_the_file_are_read_by_hdf5(tmp_path, p
             layout[:] = h5py.VirtualSource(file.create_dataset("source", data=few))
             file.create_virtual_dataset("x", layout)
     patch_file = PatchFile(tmp_path / "x.h5")
-    assert patch_file.layout == kind and not patch_file.is_mapped
+    assert patch_file.layout == kind and not patch_file.is_flat
     assert np.array_equal(patch_file.read(np.array([1, 0])), few[::-1])
 
 
@@ -212,12 +216,172 @@ def test_a_truncated_file_is_an_error(tmp_path, patches, kept, chunks):
         PatchFile(path)
 
 
-def test_a_file_truncated_after_it_was_opened_is_an_error_and_not_a_crash(tmp_path, patches):
-    path = store(tmp_path / "x.h5", patches)
-    file = PatchFile(path)
+def cut_short(path):
     os.truncate(path, path.stat().st_size // 2)
-    with pytest.raises(DataError, match="truncated"):
+
+
+def replace(path):
+    copy = path.with_suffix(".copy")
+    copy.write_bytes(path.read_bytes())
+    copy.replace(path)
+
+
+def overwrite(path):
+    with path.open("r+b") as file:
+        file.seek(-100, os.SEEK_END)
+        file.write(b"other")
+
+
+CHANGES = {
+    "cut short": (cut_short, "truncated|cannot be read"),
+    "deleted": (Path.unlink, "deleted or replaced|is missing"),
+    "replaced": (replace, "deleted or replaced"),
+    "overwritten in place": (overwrite, "written to, or touched"),
+    "touched": (Path.touch, "written to, or touched"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("chunks", [None, (5, 96, 96, 3)])
+@pytest.mark.parametrize("is_being_read", [True, False])
+def test_a_file_that_changes_after_it_was_found_is_an_error_and_not_a_crash(
+    tmp_path, patches, change, chunks, is_being_read
+):
+    do, said = CHANGES[change]
+    path = store(tmp_path / "x.h5", patches, chunks=chunks)
+    file = PatchFile(path)
+    if is_being_read:
         file.read(ROWS)
+    do(path)
+    with pytest.raises(DataError, match=said) as error:
+        file.read(ROWS)
+    assert "x.h5" in str(error.value)
+
+
+@pytest.mark.parametrize("chunks", [None, (5, 96, 96, 3)])
+def test_a_batch_stays_what_it_was_while_others_are_read(tmp_path, patches, chunks):
+    file = PatchFile(store(tmp_path / "x.h5", patches, chunks=chunks))
+    wanted = [np.sort(np.random.default_rng(i).permutation(NUM)[:8]) for i in range(40)]
+    held = [file.read(rows)[:, 10:20] for rows in wanted]  # views, as a crop would hold
+    for rows, batch in zip(wanted, held, strict=True):
+        assert np.array_equal(batch, patches[rows, 10:20])
+
+
+def test_memory_does_not_grow_with_the_batches_that_were_read(tmp_path, patches):
+    file = PatchFile(store(tmp_path / "x.h5", patches))
+    file.read(np.arange(NUM))
+    before = anonymous_bytes()
+    for _ in range(300):
+        file.read(np.arange(NUM))
+    assert anonymous_bytes() - before < 5 * patches.nbytes
+
+
+def anonymous_bytes():
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Anonymous:"))
+
+
+@pytest.mark.parametrize("chunks", [None, (5, 96, 96, 3)])
+@pytest.mark.parametrize("rows", [[0, NUM], [-1, 3]])
+def test_a_row_that_is_not_in_the_file_is_refused_and_not_read_from_beyond(
+    tmp_path, patches, chunks, rows
+):
+    file = PatchFile(store(tmp_path / "x.h5", patches, chunks=chunks))
+    with pytest.raises(IndexError, match="of 24"):
+        file.read(np.array(rows))
+
+
+def test_a_chunk_that_was_never_written_is_refused_and_not_read_as_black(tmp_path, patches):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        x = file.create_dataset("x", patches.shape, "u1", chunks=(4, 96, 96, 3))
+        x[:8], x[12:] = patches[:8], patches[12:]
+    with pytest.raises(DataError, match="1 of its 6 chunks were never written"):
+        PatchFile(tmp_path / "x.h5")
+
+
+def test_patches_none_of_which_were_written_are_refused(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("x", (NUM, 96, 96, 3), "u1")
+    with pytest.raises(DataError, match="nothing was ever written"):
+        PatchFile(tmp_path / "x.h5")
+
+
+def test_labels_that_were_never_written_are_refused_and_not_read_as_normal(tmp_path):
+    with h5py.File(tmp_path / "y.h5", "w") as file:
+        y = file.create_dataset("y", (NUM, 1), "u1", chunks=(6, 1))
+        y[:12] = 1
+    with pytest.raises(DataError, match="2 of its 4 chunks were never written"):
+        load_labels(tmp_path / "y.h5")
+
+
+def test_black_patches_that_were_written_are_patches(tmp_path):
+    black = np.zeros((NUM, 96, 96, 3), np.uint8)
+    for chunks in (None, (5, 96, 96, 3)):
+        file = PatchFile(store(tmp_path / "x.h5", black, chunks=chunks))
+        assert not file.read(ROWS).any()
+
+
+def test_a_virtual_data_set_whose_source_is_missing_is_refused(tmp_path, patches):
+    store(tmp_path / "source.h5", patches)
+    layout = h5py.VirtualLayout(patches.shape, "u1")
+    layout[:] = h5py.VirtualSource("source.h5", "x", patches.shape)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_virtual_dataset("x", layout)
+    assert np.array_equal(PatchFile(tmp_path / "x.h5").read(ROWS), patches[ROWS])
+    (tmp_path / "source.h5").unlink()
+    with pytest.raises(DataError, match=r"source\.h5, which cannot be read"):
+        PatchFile(tmp_path / "x.h5")
+
+
+def test_external_values_that_are_cut_short_are_refused(tmp_path, patches):
+    raw = tmp_path / "x.raw"
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("x", data=patches, external=[(raw, 0, h5py.h5f.UNLIMITED)])
+    cut_short(raw)
+    with pytest.raises(DataError, match="have 331,776 bytes of 663,552"):
+        PatchFile(tmp_path / "x.h5")
+    raw.unlink()
+    with pytest.raises(DataError, match=r"x\.raw, which is missing"):
+        PatchFile(tmp_path / "x.h5")
+
+
+def test_a_chunk_whose_recorded_size_cannot_be_is_refused(tmp_path, patches):
+    path = store(tmp_path / "x.h5", patches, chunks=(4, 96, 96, 3), fletcher32=True)
+    size = (4 * 96 * 96 * 3 + 4).to_bytes(4, "little")
+    content = path.read_bytes()
+    at = content.index(size, content.index(b"TREE", 1000))  # a key of the tree of chunks
+    path.write_bytes(content[:at] + (2).to_bytes(4, "little") + content[at + 4 :])
+    with pytest.raises(DataError, match="index of its chunks names places or sizes"):
+        PatchFile(path)
+
+
+def test_a_file_that_is_locked_says_so_where_locks_are_asked_for(tmp_path, patches):
+    path = store(tmp_path / "x.h5", patches)
+    code = f"from ml_core.data.patch_file import PatchFile; PatchFile({str(path)!r})"
+    with path.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        PatchFile(path)  # no lock is asked for
+        asked = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "HDF5_USE_FILE_LOCKING": "TRUE"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert "is locked by a process that writes it" in asked.stderr
+    assert "HDF5_USE_FILE_LOCKING" in asked.stderr
+
+
+def test_a_file_whose_writer_was_killed_says_so(tmp_path, patches):
+    path = tmp_path / "x.h5"
+    code = (
+        "import h5py, os, numpy as np\n"
+        f"f = h5py.File({str(path)!r}, 'w', libver='latest')\n"
+        "f['x'] = np.zeros((4, 8, 8, 3), 'u1'); f.flush(); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    with pytest.raises(DataError, match="was not closed by the program that wrote it"):
+        PatchFile(path)
 
 
 def test_damage_inside_a_compressed_file_is_an_error_naming_the_rows(tmp_path, patches):
@@ -324,19 +488,17 @@ def test_evenly_spaced_rows_are_one_of_each_stretch_and_in_step_with_nothing():
 
 @pytest.mark.parametrize("rows", [[5, 4, 3, 9], [0, 0, 1, 1, 2], [23, 0, 1, 22, 23], [7], []])
 @pytest.mark.parametrize("chunks", [None, (5, 96, 96, 3)])
-def test_rows_in_any_order_and_repeated_are_read_without_the_map_too(
-    tmp_path, patches, rows, chunks
-):
+def test_rows_in_any_order_and_repeated_are_read_as_asked_for(tmp_path, patches, rows, chunks):
     file = PatchFile(store(tmp_path / "x.h5", patches, chunks=chunks))
     wanted = np.array(rows, np.int64)
-    assert np.array_equal(file.read_unmapped(wanted), patches[wanted])
+    assert np.array_equal(file.read_raw(wanted), patches[wanted])
 
 
 def test_what_the_system_gives_in_pieces_is_read_to_the_end(tmp_path, patches, monkeypatch):
     file = PatchFile(store(tmp_path / "x.h5", patches))
     real_read = os.preadv
     monkeypatch.setattr(os, "preadv", lambda fd, into, at: real_read(fd, [into[0][:10_000]], at))
-    assert np.array_equal(file.read_unmapped(ROWS), patches[ROWS])
+    assert np.array_equal(file.read_raw(ROWS), patches[ROWS])
 
 
 def test_blocks_smaller_than_a_patch_hold_one(tmp_path, patches):

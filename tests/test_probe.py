@@ -36,6 +36,7 @@ SPACE = Space.from_dict(
 MLP = {"model.hidden_units": [8]}
 CNN = {"model.name": "cnn", "model.widths": [8], "data.max_patches": 48, "data.batch_size": 16}
 SGD = {**MLP, "optimizer.name": "sgd"}
+ELASTIC = {**MLP, "training.numerics": "elastic", "training.num_threads": 1}
 LONG = {**MLP, "training.epochs": 6}
 # (what else is set, key, two values of it)
 SEARCHABLE = [
@@ -62,6 +63,8 @@ SEARCHABLE = [
     (MLP, "training.accumulate_steps", 2, 3),
     (MLP, "training.label_smoothing", 0.0, 0.01),
     (MLP, "training.precision", "fp32", "bf16"),
+    (MLP, "training.numerics", "fast", "portable"),
+    (ELASTIC, "training.micro_batch", 4, 16),
     (MLP, "optimizer.name", "adamw", "adam"),
     (MLP, "optimizer.lr", 1e-3, 1.01e-3),
     (MLP, "optimizer.weight_decay", 0.0, 1e-3),
@@ -91,7 +94,8 @@ SAME_WHATEVER_IT_IS = {
     "experiment_name", "seeds", "output_dir", "data.data_path", "data.dataset_type",
     "data.input_shape", "data.num_workers", "data.on_findings", "data.audit_dir",
     "data.ledger_dir", "model.num_classes", "training.channels_last", "training.device",
-    "training.num_threads",
+    "training.num_threads", "training.checkpoint_every", "training.chain_every",
+    "training.rank_timeout_s",
 }  # fmt: skip
 NOT_OF_A_TRIAL = {"tracking", "evaluation", "search", "selection", "slices"}
 

@@ -200,7 +200,7 @@ def test_the_files_hold_what_the_table_of_splits_says(source, tmp_path, by):
         here = np.flatnonzero(rows["split"] == split)
         paths = split_paths(tmp_path / "out", split)
         file = PatchFile(paths.x)
-        assert file.is_mapped and file.is_bytes
+        assert file.is_flat and file.is_bytes
         assert np.array_equal(file.read(np.arange(len(file))), everything[here])
         assert np.array_equal(load_labels(paths.y), LABELS[here])
         assert list(pd.read_csv(paths.meta)["coord_x"]) == list(here)

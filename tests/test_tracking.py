@@ -173,6 +173,19 @@ def test_epochs_logged_without_a_step_are_dropped_by_their_epoch(
     assert [line["epoch"] for line in read_jsonl(tracker.run.metrics_log_path)] == [1, 2]
 
 
+def test_an_epoch_whose_last_step_was_saved_before_it_was_over_is_logged_once(
+    tracker: ExperimentTracker,
+) -> None:
+    # A checkpoint in mid-epoch may fall on its last step; the kill came after the epoch's line.
+    log_steps(tracker, range(1, 11))
+    tracker.log_metrics(1, {"val_loss": 0.9}, step=5)
+    tracker.log_metrics(2, {"val_loss": 0.8}, step=10)
+    tracker.truncate(after_step=10, after_epoch=1)
+    tracker.log_metrics(2, {"val_loss": 0.8}, step=10)
+    assert [line["epoch"] for line in read_jsonl(tracker.run.metrics_log_path)] == [1, 2]
+    assert [line["step"] for line in read_jsonl(tracker.run.steps_log_path)] == list(range(1, 11))
+
+
 def test_a_line_cut_short_by_a_crash_is_never_continued(tmp_path: Path) -> None:
     run = RunDir.create(tmp_path, "crashed")
     run.steps_log_path.write_bytes(b'{"step": 1}\n{"step": 2, "loss": 0.')
@@ -185,9 +198,22 @@ def test_a_damaged_line_is_named_instead_of_dropped(tracker: ExperimentTracker) 
     log_steps(tracker, range(1, 3))
     with open(tracker.run.steps_log_path, "a") as file:
         file.write("\0\0\0\n")
-    with pytest.raises(RunError, match=r"steps\.jsonl, line 3, is not a JSON object"):
-        tracker.truncate(after_step=2)
+    with pytest.raises(RunError, match=r"steps\.jsonl, line 3 is damaged: it is not JSON"):
+        tracker.truncate(after_step=3)
     assert len(tracker.run.steps_log_path.read_bytes().splitlines()) == 3
+
+
+def test_what_a_power_cut_made_of_lines_after_the_checkpoint_does_not_stop_a_resume(
+    tracker: ExperimentTracker,
+) -> None:
+    # The lines up to a checkpoint are synced before it is; those after it are logged once more.
+    log_steps(tracker, range(1, 4))
+    with open(tracker.run.steps_log_path, "ab") as file:
+        file.write(b"\0\0\0\n")
+    log_steps(tracker, range(5, 7))
+    tracker.truncate(after_step=3)
+    log_steps(tracker, range(4, 6))
+    assert [line["step"] for line in read_jsonl(tracker.run.steps_log_path)] == [1, 2, 3, 4, 5]
 
 
 def test_a_full_disk_is_an_error_at_once_and_leaves_whole_lines(tmp_path: Path) -> None:

@@ -21,15 +21,19 @@ from ml_core.cli_options import (
     FOUND,
     AsJson,
     ConfigPath,
+    Elsewhere,
     OptionalConfigPath,
     Overrides,
     Resume,
     command_line,
     finish,
     refuse_beside_resume,
+    refuse_ranks,
+    refuse_without_resume,
     required,
 )
 from ml_core.cli_track import track_app
+from ml_core.cli_verify import add_verbs as add_verify_verbs
 from ml_core.errors import ConfigError, MLCoreError
 
 app = typer.Typer(
@@ -79,6 +83,7 @@ def run(
     config: OptionalConfigPath = None,
     overrides: Overrides = None,
     resume: Resume = None,
+    elsewhere: Elsewhere = False,
     as_json: AsJson = False,
 ) -> None:
     """Check the data, train every seed, evaluate, and write the report."""
@@ -87,8 +92,12 @@ def run(
 
     if resume is not None:
         refuse_beside_resume("RUN", config)
-        finish(stage.resume(resume, overrides or (), command=command_line()), as_json)
+        finish(
+            stage.resume(resume, overrides or (), command=command_line(), elsewhere=elsewhere),
+            as_json,
+        )
     else:
+        refuse_without_resume(elsewhere)
         loaded = Config.load(required(config), overrides or ())
         finish(stage.run(loaded, command=command_line()), as_json)
 
@@ -98,6 +107,7 @@ def train(
     config: OptionalConfigPath = None,
     overrides: Overrides = None,
     resume: Resume = None,
+    elsewhere: Elsewhere = False,
     fast_dev_run: Annotated[
         bool,
         typer.Option(
@@ -118,8 +128,12 @@ def train(
         refuse_beside_resume("RUN", config, fast_dev_run, lr_find)
         from ml_core.pipeline.train import resume as resume_stage
 
-        finish(resume_stage(resume, overrides or (), command=command_line()), as_json)
+        finish(
+            resume_stage(resume, overrides or (), command=command_line(), elsewhere=elsewhere),
+            as_json,
+        )
         return
+    refuse_without_resume(elsewhere)
     loaded = Config.load(required(config), overrides or ())
     if fast_dev_run and lr_find:
         raise ConfigError("--fast-dev-run and --lr-find are two things: give one of them.")
@@ -134,6 +148,7 @@ def train(
 
 add_evaluation_verbs(app)
 add_verbs(app)
+add_verify_verbs(app)
 
 
 @config_app.command("show")
@@ -170,6 +185,7 @@ def main(arguments: list[str] | None = None) -> None:
     if arguments is not None:
         sys.argv = ["ml-core", *arguments]
     try:
+        refuse_ranks(sys.argv[1:])
         app()
     except MLCoreError as error:
         print(f"error: {error}", file=sys.stderr)

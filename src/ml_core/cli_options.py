@@ -6,11 +6,13 @@ import json
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ml_core.distributed import ranks_from_environment
 from ml_core.errors import ConfigError
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, see docs/config.md")]
@@ -32,6 +34,10 @@ Overrides = Annotated[
 Resume = Annotated[
     Path | None, typer.Option(metavar="RUN", help="Go on with this run where it stopped.")
 ]
+Elsewhere = Annotated[
+    bool,
+    typer.Option("--elsewhere", help="Resume though machine or libraries differ; it is recorded."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one last line of JSON.")]
 
@@ -40,11 +46,29 @@ INTERRUPTED = 130
 
 
 def finish(result: dict[str, Any], as_json: bool) -> None:
-    """End a verb: the result as JSON if wanted, and 130 if it was interrupted."""
-    if as_json:
+    """End a verb: the result as JSON if wanted, by rank 0, and 130 if it was interrupted."""
+    if as_json and ranks_from_environment().is_first:
         print(json.dumps(result, default=str), flush=True)
     if result.get("status") == "interrupted":
         raise typer.Exit(INTERRUPTED)
+
+
+def refuse_without_resume(elsewhere: bool) -> None:
+    """Raise ConfigError for --elsewhere where nothing is resumed."""
+    if elsewhere:
+        raise ConfigError("--elsewhere is of a resumed run: give --resume RUN --elsewhere.")
+
+
+def refuse_ranks(arguments: Sequence[str]) -> None:
+    """Raise ConfigError when several ranks were started for what one process does."""
+    ranks = ranks_from_environment()
+    alone = {"--fast-dev-run", "--lr-find"} & set(arguments)
+    if ranks.world_size > 1 and (alone or arguments[:1] not in (["train"], ["run"])):
+        what = " ".join([*arguments[:1], *sorted(alone)])
+        raise ConfigError(
+            f"{ranks.world_size} ranks were started, but ml-core {what} works in one process; "
+            "train and run are shared by ranks. Start it by itself, without torchrun or srun -n."
+        )
 
 
 def command_line() -> str:

@@ -34,6 +34,7 @@ from pydantic import TypeAdapter, ValidationError
 from ml_core.durable import written_aside
 from ml_core.errors import RunError
 from ml_core.findings import Finding
+from ml_core.log_line import LineReader, check_tail
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ class RunRecord:
     resumed_at: list[str] = field(default_factory=list)
     duration_s: float = 0.0
     config: dict[str, Any] = field(default_factory=dict)  # resolved, as in config.yaml
-    code: dict[str, Any] = field(default_factory=dict)  # commit, dirty
+    code: dict[str, Any] = field(default_factory=dict)  # commit, dirty, untracked, ...
     packages: dict[str, str] = field(default_factory=dict)
     hardware: dict[str, Any] = field(default_factory=dict)
     numerics: dict[str, Any] = field(default_factory=dict)  # level, libraries, threads, variables
@@ -285,17 +286,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the records of a log; a last line cut short by a crash is left out.
+    """Yield the records of a log, without their checksums; a line cut short by a crash is left out.
 
     Nothing for a file that is not there; raises RunError for a damaged line.
     """
     if not path.is_file():
         return
+    lines = LineReader(path)
     with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
+        for line in file:
             if not line.endswith(b"\n"):
+                check_tail(line, path)
                 return
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise RunError(f"{path}, line {number} is damaged: {error}.") from error
+            yield lines.read(line)

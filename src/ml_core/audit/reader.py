@@ -43,5 +43,5 @@ class PatchReader:
         levels = np.empty((len(index), *file.shape[1:]), np.uint8)
         for start in range(0, len(index), _CHUNK):
             here = slice(start, start + _CHUNK)
-            levels[here] = to_levels(file, file.read_unmapped(index[here]))[0]
+            levels[here] = to_levels(file, file.read_raw(index[here]))[0]
         return levels

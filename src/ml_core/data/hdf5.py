@@ -9,6 +9,7 @@ from pathlib import Path
 
 import h5py
 
+from ml_core.data.hdf5_holes import check_no_holes
 from ml_core.errors import DataError, did_you_mean
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -28,19 +29,41 @@ def open_file(path: Path) -> h5py.File:
 
 @contextmanager
 def open_dataset(path: Path, key: str) -> Iterator[h5py.Dataset]:
-    """Yield data set `key` of `path`; what fails while it is open is a DataError too."""
-    with open_file(path) as file:
-        yield find_dataset(file, path, key)
+    """Yield data set `key` of `path`, none of whose values is missing; raises DataError.
+
+    What HDF5 says against it while it is open is a DataError too.
+    """
+    with open_file(path) as file, decodable(path):
+        dataset = find_dataset(file, path, key)
+        check_no_holes(dataset, path)
+        yield dataset
 
 
 def find_dataset(file: h5py.File, path: Path, key: str) -> h5py.Dataset:
     """Return data set `key` of an open file; raises DataError listing the keys there are."""
-    found = file.get(key)
-    if isinstance(found, h5py.Dataset):
-        return found
-    keys = sorted(file)
+    with decodable(path):
+        found = file.get(key)
+        if isinstance(found, h5py.Dataset):
+            return found
+        keys = sorted(file)
     there = f"it has: {', '.join(keys)}" if keys else "it has none"
     raise DataError(f"{path}: no data set '{key}'; {there}.{did_you_mean(key, keys)}")
+
+
+@contextmanager
+def decodable(path: Path, what: str = "it") -> Iterator[None]:
+    """Turn what h5py raises for damage, in a body that asks for `what` of `path`, into DataError.
+
+    That is any of the types below: a damaged header may claim more memory than there is, or name a
+    type or a text that does not exist.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, MemoryError, LookupError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{path}: {what} cannot be read: {error or type(error).__name__}. The file is damaged; "
+            "copy or unpack it again."
+        ) from error
 
 
 def _check_is_file(path: Path) -> None:
@@ -76,6 +99,16 @@ def _explain_open_error(path: Path, error: Exception) -> str:
         return f"{path} is not an HDF5 file: it starts with zeros. Copy or unpack it again."
     if start != b"\x89HDF\r\n\x1a\n":
         return f"{path} is not an HDF5 file: it starts with {start!r}."
+    if "unable to lock file" in str(error):
+        return (
+            f"{path} is locked by a process that writes it, or lies where locks are refused, and "
+            "HDF5_USE_FILE_LOCKING asks for one. Wait for the writer, or unset that variable."
+        )
+    if "already open for" in str(error):
+        return (
+            f"{path} is being written, or was not closed by the program that wrote it. Wait for "
+            "it; if it was killed, make the file again."
+        )
     size = path.stat().st_size
     return (
         f"{path} is truncated or damaged ({size:,} bytes): {_first_clause(error)}. "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,12 @@ from torch.utils.data import DataLoader, Sampler, default_collate
 from ml_core.data.exclusions import load_exclusions
 from ml_core.data.layout import Labels, split_paths
 from ml_core.data.pcam import PatchBatch, PCAMDataset
+from ml_core.distributed import ALONE, Ranks
 from ml_core.errors import ConfigError, DataError
 from ml_core.reproducibility import Stream, philox_words
 
 Positions = npt.NDArray[np.int64]
+Share = Literal["micro_batches", "batches"]
 
 _MIX_COLUMN = 2  # of a row's four words; columns 0 and 1 order the two classes
 
@@ -70,6 +72,12 @@ class EpochBatches(Sampler[list[int]]):
 
     Which patches meet in a batch is random; within it they are sorted, for sequential reads,
     since their order does not change the mean gradient. Without `shuffle`, file order.
+
+    Several `ranks` share an epoch, each patch once. To train, `share` is micro_batches: each batch
+    is cut into pieces of `micro_batch` rows, the last may be smaller, and piece m is for rank
+    m % world_size; a rank gets its pieces of every batch in one list, which may be empty. To
+    predict, `share` is batches: batch i is for rank i % world_size, whole, and so has the bits that
+    it has for one rank.
     """
 
     def __init__(
@@ -81,15 +89,23 @@ class EpochBatches(Sampler[list[int]]):
         balanced: bool = False,
         seed: int = 0,
         drop_last: bool = False,
+        micro_batch: int | None = None,
+        ranks: Ranks = ALONE,
+        share: Share = "micro_batches",
     ) -> None:
+        assert share == "batches" or micro_batch or ranks.world_size == 1, "what would be shared?"
         self.labels = labels
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.balanced = balanced
         self.seed = seed
         self.drop_last = drop_last
+        self.micro_batch = micro_batch or batch_size
+        self.ranks = ranks
+        self.share = share
         self.epoch = 0
         self.start_batch = 0
+        self._kept: tuple[int, Positions] | None = None  # the order of an epoch
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
         """Choose the epoch; a run resumed in its middle skips batches without reading them."""
@@ -102,20 +118,50 @@ class EpochBatches(Sampler[list[int]]):
         whole, rest = divmod(len(self.labels), self.batch_size)
         return whole + (1 if rest and not self.drop_last else 0)
 
+    def size_of(self, number: int) -> int:
+        """Return how many patches batch `number` of an epoch has, on all ranks together."""
+        return min(self.batch_size, len(self.labels) - number * self.batch_size)
+
     def __len__(self) -> int:
-        """Batches still to come in this epoch."""
-        return max(0, self.num_batches - self.start_batch)
+        """Batches still to come for this rank in this epoch."""
+        return len(self._own_batches())
 
     def __iter__(self) -> Iterator[list[int]]:
         return self._batches(self.epoch)
 
     def _batches(self, epoch: int) -> Iterator[list[int]]:
+        order = self._order_of(epoch)
+        for number in self._own_batches():
+            batch = self._cut(order, number)
+            yield (batch if self.share == "batches" else self._own_pieces(batch)).tolist()
+
+    def whole_batch(self, number: int) -> Positions:
+        """Return the positions of batch `number` of this epoch, on all ranks together."""
+        if self._kept is None or self._kept[0] != self.epoch:
+            self._kept = self.epoch, self._order_of(self.epoch)
+        return self._cut(self._kept[1], number)
+
+    def _order_of(self, epoch: int) -> Positions:
         if self.shuffle:
-            order = epoch_order(self.labels, self.seed, epoch, self.balanced)
-        else:
-            order = np.arange(len(self.labels))
-        for number in range(self.start_batch, self.num_batches):
-            yield np.sort(order[number * self.batch_size : (number + 1) * self.batch_size]).tolist()
+            return epoch_order(self.labels, self.seed, epoch, self.balanced)
+        return np.arange(len(self.labels))
+
+    def _cut(self, order: Positions, number: int) -> Positions:
+        return np.sort(order[number * self.batch_size : (number + 1) * self.batch_size])
+
+    def _own_batches(self) -> range:
+        """Return the numbers of the batches still to come of which this rank gets something."""
+        if self.share == "micro_batches":
+            return range(self.start_batch, self.num_batches)
+        rank, world_size = self.ranks.rank, self.ranks.world_size
+        first = self.start_batch + (rank - self.start_batch) % world_size
+        return range(first, self.num_batches, world_size)
+
+    def _own_pieces(self, batch: Positions) -> Positions:
+        """Return the rows of `batch` that are this rank's, in order."""
+        pieces = np.arange(len(batch)) // self.micro_batch
+        own: Positions = batch[pieces % self.ranks.world_size == self.ranks.rank]
+        return own
 
 
 class _NewOrderEachTime(EpochBatches):
@@ -131,6 +177,12 @@ class PatchLoader(DataLoader[Any]):
     """torch's DataLoader over whole batches; an error met in a worker reads as met here."""
 
     batch_sampler: EpochBatches
+
+    @property
+    def patches(self) -> PCAMDataset:
+        """The data set, by its own type."""
+        assert isinstance(self.dataset, PCAMDataset)
+        return self.dataset
 
     def __iter__(self) -> Any:
         batches = super().__iter__()
@@ -149,10 +201,14 @@ def build_loader(
     drop_last: bool = False,
     prefetch_factor: int | None = None,
     start_method: str | None = None,
+    micro_batch: int | None = None,
+    ranks: Ranks = ALONE,
+    share: Share = "micro_batches",
 ) -> PatchLoader:
     """Return a loader of Batch, the same batches for any number of workers or start method.
 
     `loader.batch_sampler.set_epoch(epoch, start_batch)` chooses the epoch before each iteration.
+    What each of several `ranks` gets is said at `EpochBatches`; it may be a Batch of no patch.
     """
     batches = EpochBatches(
         dataset.labels,
@@ -161,6 +217,9 @@ def build_loader(
         balanced=balanced,
         seed=seed,
         drop_last=drop_last,
+        micro_batch=micro_batch,
+        ranks=ranks,
+        share=share,
     )
     return PatchLoader(
         dataset,

@@ -1,10 +1,9 @@
-"""How the bytes of a patch file are reached: mapped where they lie flat, by chunks elsewhere."""
+"""A file of patches, read as grey levels by row, however it stores them."""
 
 from __future__ import annotations
 
 import logging
-import os
-import weakref
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,10 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from ml_core.data.hdf5 import find_dataset, open_dataset, open_file
+from ml_core.data.chunked_rows import ChunkedRows
+from ml_core.data.flat_rows import FlatRows
+from ml_core.data.hdf5 import open_dataset
+from ml_core.data.read_through import FileStamp
 from ml_core.data.value_range import BYTES, ValueRange, establish_value_range
 from ml_core.errors import DataError
 
@@ -29,17 +31,14 @@ _BLOCK_BYTES = 32 * 2**20  # of raw values held at once in a pass over the file
 class PatchFile:
     """One HDF5 data set of patches, shape (N, H, W, 3), read as uint8 grey levels by row.
 
-    Nothing stays open after construction: the map or handle is made at the first read of each
-    process, dropped when pickled, and an HDF5 handle is closed before a fork. Every failure is a
-    DataError naming the file.
+    Nothing stays open after construction: the file is opened at the first read of each process and
+    not carried by a pickle. Every failure is a DataError naming the file; so is a file that was
+    changed, deleted or replaced after construction.
     """
 
     def __init__(self, path: str | Path, key: str = "x") -> None:
         self.path = Path(path)
         self.key = key
-        self._map: npt.NDArray[Any] | None = None
-        self._handle: h5py.File | None = None
-        self._handle_pid = 0
         self._said_out_of_range = False
         with open_dataset(self.path, key) as dataset:
             _check_shape(dataset, self.path)
@@ -47,7 +46,13 @@ class PatchFile:
             self.dtype: np.dtype[Any] = dataset.dtype
             self.layout = _describe_layout(dataset)  # "contiguous", "chunked, gzip", ...
             self.chunk_rows = dataset.chunks[0] if dataset.chunks else 1  # read at once
-            self._offset = _flat_offset(dataset)
+            offset = _flat_offset(dataset)
+            stamp = FileStamp.of(self.path)
+        self._rows: FlatRows | ChunkedRows = (
+            ChunkedRows(self.path, stamp, key, self.chunk_rows)
+            if offset is None
+            else FlatRows(self.path, stamp, offset, self.shape, self.dtype)
+        )
         self.value_range = BYTES if self.is_bytes else self._establish_value_range()
         self.close()
 
@@ -61,12 +66,12 @@ class PatchFile:
 
     @property
     def _row_bytes(self) -> int:
-        return int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
 
     @property
-    def is_mapped(self) -> bool:
-        """Whether the data lie flat in the file, so that they are mapped and not copied."""
-        return self._offset is not None
+    def is_flat(self) -> bool:
+        """Whether the patches lie one after the other in the file, which is read fastest."""
+        return isinstance(self._rows, FlatRows)
 
     def read(self, rows: Rows) -> Patches:
         """Return grey levels (n, H, W, 3), uint8, of `rows` in any order, repeats allowed.
@@ -83,121 +88,31 @@ class PatchFile:
 
     def read_raw(self, rows: Rows) -> npt.NDArray[Any]:
         """Return the stored values (n, H, W, 3) of `rows`, in the file's own dtype and range."""
-        if self.is_mapped:
-            return np.take(self._mapped(), rows, axis=0)
-        return self._read_by_chunk(rows)
-
-    def read_unmapped(self, rows: Rows) -> npt.NDArray[Any]:
-        """Return the stored values (n, H, W, 3) of `rows`, read even where they could be mapped.
-
-        As fast for long runs of rows; and a file that is cut short or vanishes meanwhile is a
-        DataError, where a map would kill the process (SIGBUS).
-        """
-        if self._offset is None:
-            return self._read_by_chunk(rows)
-        values = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        if len(rows) == 0:
-            return values
-        starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)  # of runs of consecutive rows
-        try:
-            with open(self.path, "rb", buffering=0) as raw:
-                for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
-                    position = self._offset + int(rows[start]) * self._row_bytes
-                    self._read_into(raw.fileno(), values[start:stop], position, int(rows[start]))
-        except OSError as error:
-            raise DataError(
-                f"{self.path}: patches {rows[0]} to {rows[-1]} cannot be read: {error.strerror}. "
-                "It was there when the reading began; see that nothing moves or unmounts it."
-            ) from error
-        return values
-
-    def _read_into(
-        self, descriptor: int, values: npt.NDArray[Any], position: int, first_row: int
-    ) -> None:
-        wanted = values.reshape(-1).view(np.uint8).data
-        while len(wanted):
-            num_read = os.preadv(descriptor, [wanted], position)
-            if num_read == 0:
-                raise DataError(
-                    f"{self.path} ends at patch {first_row} or soon after, while it is read: it "
-                    "was cut short. Copy or unpack it again."
-                )
-            wanted, position = wanted[num_read:], position + num_read
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
+            raise IndexError(f"rows {rows.min()} to {rows.max()} of {self.path}, of {len(self)}")
+        return self._rows.read(rows)
 
     def blocks(
         self, rows: Rows, num_bytes: int | None = None
     ) -> Iterator[tuple[Rows, npt.NDArray[Any]]]:
         """Yield (rows, stored values) for sorted `rows` in turn, by default 32 MB at a time."""
         span = max(1, (num_bytes or _BLOCK_BYTES) // self._row_bytes)
-        if self.is_mapped:
+        if self.is_flat:
             cuts = np.arange(span, len(rows), span)
         else:  # whole chunks, so that none is decompressed twice
             span = max(self.chunk_rows, span - span % self.chunk_rows)
             cuts = np.searchsorted(rows, np.arange(span, len(self), span))
         for piece in np.split(rows, cuts):
             if len(piece):
-                yield piece, self.read_unmapped(piece)
+                yield piece, self.read_raw(piece)
 
     def close(self) -> None:
         """Close what this process holds open; the next read opens it again."""
-        self._map = None
-        if self._handle is not None and self._handle_pid == os.getpid():
-            self._handle.close()
-        self._handle = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_map": None, "_handle": None}
+        self._rows.close()
 
     def _establish_value_range(self) -> ValueRange:
         sample = self.read_raw(evenly_spaced(len(self), _NUM_SAMPLED))
         return establish_value_range(sample, str(self.path))
-
-    def _mapped(self) -> npt.NDArray[Any]:
-        if self._map is None:
-            assert self._offset is not None
-            num_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
-            # a map beyond the end of a file is no error until a read kills the process (SIGBUS)
-            try:
-                size = self.path.stat().st_size
-                if size < self._offset + num_bytes:
-                    raise DataError(
-                        f"{self.path} is truncated: {size:,} bytes, where its patches need "
-                        f"{self._offset + num_bytes:,}. Copy or unpack it again."
-                    )
-                self._map = np.asarray(
-                    np.memmap(self.path, self.dtype, "r", self._offset, self.shape)
-                )
-            except OSError as error:
-                raise DataError(f"{self.path} cannot be mapped: {error}.") from error
-        return self._map
-
-    def _dataset(self) -> h5py.Dataset:
-        if self._handle is None or self._handle_pid != os.getpid():
-            self._handle = open_file(self.path)
-            self._handle_pid = os.getpid()
-            _open_files.add(self)
-        return find_dataset(self._handle, self.path, self.key)
-
-    def _read_by_chunk(self, rows: Rows) -> npt.NDArray[Any]:
-        """Touch each chunk once, by one slice; h5py's own fancy indexing goes row by row."""
-        dataset = self._dataset()
-        wanted, positions = np.unique(rows, return_inverse=True)
-        values = np.empty((len(wanted), *self.shape[1:]), self.dtype)
-        start = 0
-        for piece in np.split(wanted, np.flatnonzero(np.diff(wanted // self.chunk_rows)) + 1):
-            if len(piece) == 0:  # only where no row is wanted at all
-                break
-            first, last = piece[0], piece[-1]
-            try:
-                slab = dataset[first : last + 1]
-            except (OSError, RuntimeError) as error:
-                raise DataError(
-                    f"{self.path}: patches {first} to {last} cannot be read: {error}. "
-                    "The file is damaged; copy or unpack it again."
-                ) from error
-            values[start : start + len(piece)] = slab[piece - first]
-            start += len(piece)
-        return values if np.array_equal(wanted, rows) else values[positions]
 
     def _check_finite(self, levels: npt.NDArray[np.float32], rows: Rows) -> None:
         bad = ~np.isfinite(levels).reshape(len(levels), -1).all(axis=1)
@@ -237,20 +152,6 @@ def evenly_spaced(num_rows: int, num_wanted: int) -> Rows:
     width = (stretch + 1) * num_rows // max(num_wanted, 1) - start
     golden = (stretch * 2654435769) % 2**32  # 2**32 over the golden ratio: never in step for long
     return start + (golden * width >> 32)
-
-
-# Files with an open HDF5 handle. HDF5 keeps file positions and caches in the process: a forked
-# child that shared them would read another patch than the one it asked for.
-_open_files: weakref.WeakSet[PatchFile] = weakref.WeakSet()
-
-
-def _close_before_fork() -> None:
-    for file in list(_open_files):
-        file.close()
-    _open_files.clear()
-
-
-os.register_at_fork(before=_close_before_fork)
 
 
 def _check_shape(dataset: h5py.Dataset, path: Path) -> None:

@@ -77,7 +77,7 @@ class PCAMDataset(Dataset[tuple[Any, Tensor]]):
         self.transform = transform
         labels = load_labels(y_path)
         check_same_length(self.file, labels, y_path)
-        if not (self.file.is_mapped and self.file.is_bytes):
+        if not (self.file.is_flat and self.file.is_bytes):
             _say_slow(self.file.path, f"{self.file.layout}, {self.file.dtype}")
         rows = select_rows(len(self.file), subset, exclude, where=str(self.file.path))
         if filter_data:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -35,6 +36,36 @@ class FileStamp(NamedTuple):
         with readable(path):
             found = path.stat()
         return cls(found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+def check_unchanged(path: Path, descriptor: int, stamp: FileStamp) -> None:
+    """Raise DataError unless the open file `descriptor` is `path` as it was at `stamp`.
+
+    A touch is refused like a write, which cannot be told from it without reading all of the file.
+    """
+    found = os.fstat(descriptor)
+    now = FileStamp(found.st_size, found.st_mtime_ns, found.st_ino)
+    is_gone = found.st_nlink == 0 and not _is_at(path, found)
+    if now == stamp and not is_gone:
+        return
+    if is_gone or now.inode != stamp.inode:
+        what = "was deleted or replaced"
+    elif now.size < stamp.size:
+        what = f"is truncated, {now.size:,} bytes of {stamp.size:,} are left: it was cut short"
+    else:
+        what = "was written to, or touched,"
+    raise DataError(
+        f"{path} {what} after its reading had begun, so the rest may be other data. Put it back "
+        "as it was and start again, or resume: what is in it is compared then."
+    )
+
+
+def _is_at(path: Path, found: os.stat_result) -> bool:
+    # some file systems in user space count no links at all
+    try:
+        return os.path.samestat(path.stat(), found)
+    except OSError:
+        return False
 
 
 def read_through(path: Path, sinks: Sequence[Sink]) -> FileStamp:

@@ -13,8 +13,8 @@ from torch import nn
 
 from ml_core.errors import DataError, TrainingError
 from ml_core.evaluation.predictions import Predictions, sigmoid
+from ml_core.numerics.arithmetic import PRECISIONS, arithmetic
 
-AUTOCAST_DTYPES = {"fp32": None, "bf16": torch.bfloat16}
 _FIRST_ROWS = 65_536  # a megabyte for all columns: more than most splits have
 _NAMED = 10  # how many patches an error lists
 
@@ -51,16 +51,15 @@ def predict(
     values that are not finite; TrainingError where the model makes such logits of sound images.
     Both name the patches by index.
     """
-    if precision not in AUTOCAST_DTYPES:
-        raise ValueError(f"unknown precision {precision!r}; allowed: {', '.join(AUTOCAST_DTYPES)}")
-    dtype = AUTOCAST_DTYPES[precision]
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; allowed: {', '.join(PRECISIONS)}")
     device = torch.device(device)
     logits, labels, index, image_ok = _Column(), _Column(), _Column(), _Column()
     num_batches = num_labelled = 0
     with evaluating(model), torch.inference_mode():
         for batch in batches:
             images = batch.images.to(device, non_blocking=True)
-            with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+            with arithmetic(precision, device.type):
                 batch_logits = model(images)  # (B, 2)
             if batch_logits.shape != (len(images), 2):
                 raise ValueError(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ml_core.config import Config
+from ml_core.distributed import ranks_from_environment
 from ml_core.pipeline.evaluate import evaluate
 from ml_core.pipeline.explain import explain
 from ml_core.pipeline.report import report
@@ -30,14 +31,16 @@ def run(config: Config, *, command: str) -> dict[str, Any]:
     return _score(train(config, command=command))
 
 
-def resume(path: Path, overrides: Sequence[str] = (), *, command: str) -> dict[str, Any]:
-    """Go on with the run at `path`, then evaluate and report it."""
-    result = resume_training(path, overrides, command=command)
+def resume(
+    path: Path, overrides: Sequence[str] = (), *, command: str, elsewhere: bool = False
+) -> dict[str, Any]:
+    """Go on with the run at `path`, `elsewhere` as in `train`, then evaluate and report it."""
+    result = resume_training(path, overrides, command=command, elsewhere=elsewhere)
     return _score({"status": result["status"], "runs": [result]}, overrides)
 
 
 def _score(result: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
-    if result["status"] == "interrupted":
+    if result["status"] == "interrupted" or not ranks_from_environment().is_first:
         return result
     for trained in result["runs"]:
         trained["metrics"] = evaluate(Path(trained["run"]), overrides=overrides)["metrics"]

@@ -5,32 +5,39 @@ checkpoints (see `ml_core.runs`). The test split is not opened, but by the audit
 
     ml-core train experiments/configs/pcam_cnn.yaml
     ml-core train --resume runs/pcam_cnn/20260102-030405-seed42
+
+Several processes share it where torchrun or srun starts them: rank 0 does all of this, the others
+wait to be told the run directory and then take their part of every step.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import fcntl
 import logging
+import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ml_core.checkpoint import Checkpoint, load_best, load_last
+from ml_core.checkpoint import Checkpoint, load_best, load_checkpoint, load_last
 from ml_core.config import Config
 from ml_core.data.checks import SplitRecord
+from ml_core.data.loader import PatchLoader
+from ml_core.distributed import ALONE, Ranks
 from ml_core.errors import RunError, TrainingError
 from ml_core.evaluation.slices.facts import FACTS
 from ml_core.evaluation.slices.query import compile_query
 from ml_core.findings import Finding
+from ml_core.lease import Lease, slurm_job
 from ml_core.log import shown
 from ml_core.models import PatchClassifier, build_from_spec, describe_model
 from ml_core.pipeline.parts.data_gate import Gate, pass_gate
-from ml_core.pipeline.parts.device import choose_device
+from ml_core.pipeline.parts.device import choose_device, choose_precision
+from ml_core.pipeline.parts.ranks import Invitation, joined_ranks
 from ml_core.pipeline.parts.splits import (
     check_data,
     inference_loader,
@@ -43,11 +50,20 @@ from ml_core.pipeline.parts.training_parts import build_trainer
 from ml_core.reproducibility import (
     code_record,
     hardware_record,
+    installed_packages,
+    numerics_record,
     package_versions,
+    prepare_numerics,
+    refuse_other_numerics,
 )
+from ml_core.reproducibility.packages import render_packages
+from ml_core.reproducibility.same_numerics import what_differs
 from ml_core.runs import RunDir, RunRecord, utc_now, write_text
-from ml_core.solver.trainer import FitResult, OnEpoch
+from ml_core.solver import Trainer
+from ml_core.solver.state import FitResult
+from ml_core.solver.trainer import OnEpoch
 from ml_core.tracking import ExperimentTracker, finish_sync, start_sync
+from ml_core.tracking.chain import Chain
 
 logger = logging.getLogger("ml_core.train")
 
@@ -58,13 +74,19 @@ def train(config: Config, *, command: str) -> dict[str, Any]:
     """Train every seed of `config`; return {"status", "runs": [...]}, for `--json`."""
     for name, query in config.slices.items():  # refused now, not after hours
         compile_query(query, FACTS, name)
-    gate = pass_gate(config, SPLITS)
-    checks = check_data(config, SPLITS, gate.exclude, gate.hashes)
-    results = []
-    for seed in config.all_seeds:
-        results.append(train_seed(config, seed, checks, gate, command=command))
-        if results[-1]["status"] == "interrupted":
-            break
+    with joined_ranks(config) as ranks:
+        if ranks.is_first:
+            gate = pass_gate(config, SPLITS)
+            checks = check_data(config, SPLITS, gate.exclude, gate.hashes)
+        results = []
+        for seed in config.all_seeds:
+            if ranks.is_first:
+                trained = train_seed(config, seed, checks, gate, command=command, ranks=ranks)
+            else:
+                trained = _follow(ranks)
+            results.append(trained)
+            if trained["status"] == "interrupted":
+                break
     return {"status": results[-1]["status"], "runs": results}
 
 
@@ -78,18 +100,18 @@ def train_seed(
     run: RunDir | None = None,
     study: Mapping[str, Any] | None = None,
     on_epoch: OnEpoch | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Make a run directory and train in it; return {"run", "status", "best", "findings"}.
 
     A trial of a study brings its own empty `run`, what its record says of the `study`, and an
     `on_epoch` that may stop it.
     """
-    if config.training.num_threads is not None:
-        torch.set_num_threads(config.training.num_threads)
-    choose_device(config.training.device)  # before a directory is made for nothing
+    numerics = _prepare(config, config.training.num_threads, ranks)  # before a directory is made
     if run is None:
         name = f"{dt.datetime.now():%Y%m%d-%H%M%S}-seed{seed}"
         run = RunDir.create(config.output_dir / config.experiment_name, name)
+    one_seed = config.model_copy(update={"seed": seed, "seeds": None})
     code, diff = code_record()
     record = RunRecord(
         experiment_name=config.experiment_name,
@@ -98,16 +120,20 @@ def train_seed(
         code=code,
         packages=package_versions(),
         hardware=hardware_record(),
+        numerics=numerics,
+        config=one_seed.model_dump(mode="json"),
         data={check.split: check.to_dict() for check in checks},
         audit=dict(gate.record),
         study=dict(study or {}),
     )
-    one_seed = config.model_copy(update={"seed": seed, "seeds": None})
     write_text(run.config_path, one_seed.dump_yaml())
     if diff:
         write_text(run.diff_path, diff)
+    write_text(run.packages_path, render_packages(installed_packages()))
     gate.save(run)
-    return _train_in(run, record, one_seed, checkpoint=None, on_epoch=on_epoch)
+    with _lease(run) as lease:
+        lease.take_over_at(0)
+        return _train_in(run, record, one_seed, lease, on_epoch=on_epoch, ranks=ranks)
 
 
 def resume(
@@ -116,10 +142,13 @@ def resume(
     *,
     command: str,
     on_epoch: OnEpoch | None = None,
+    elsewhere: bool = False,
 ) -> dict[str, Any]:
     """Go on with the run at `path` from its newest whole checkpoint, to the bits it would have had.
 
-    Raises RunError when it is finished or its data have changed, CheckpointError without one.
+    Raises RunError when it is finished or its data have changed, and where this machine or its
+    libraries would give other bits, unless it shall go on `elsewhere`, which is written down.
+    CheckpointError without a checkpoint.
     """
     run = RunDir.open(path)
     record = RunRecord.load(run)
@@ -129,54 +158,124 @@ def resume(
             "Train longer as a new run: ml-core train CONFIG --set training.epochs=N."
         )
     config = load_run_config(run, overrides)
-    checkpoint = load_last(run.checkpoints_dir)
-    checks = check_data(config, SPLITS, run_exclusions(run, record))
-    refuse_other_data(record, checks)
-    num_threads = checkpoint.state["num_threads"]
-    if num_threads != torch.get_num_threads():
-        logger.info("using %d threads, as this run did before", num_threads)
-        torch.set_num_threads(num_threads)
-    record.resumed_at.append(utc_now())
-    record.status, record.error, record.ended_at = "running", None, None
-    logger.info("resuming %s at step %d", shown(run.path), checkpoint.state["train"]["step"])
-    return _train_in(run, record, config, checkpoint=checkpoint, on_epoch=on_epoch)
+    with joined_ranks(config) as ranks:
+        if not ranks.is_first:
+            return _follow(ranks, overrides)
+        with _lease(run) as lease:
+            checkpoint = load_last(run.checkpoints_dir)
+            checks = check_data(config, SPLITS, run_exclusions(run, record))
+            refuse_other_data(record, checks)
+            numerics = _prepare(config, checkpoint.state["num_threads"], ranks)
+            step = checkpoint.state["train"]["step"]
+            if elsewhere:
+                _note_elsewhere(record, numerics, step)
+            else:
+                refuse_other_numerics(record.numerics, numerics, config.training.numerics)
+            lease.take_over_at(step)
+            record.resumed_at.append(utc_now())
+            record.status, record.error, record.ended_at = "running", None, None
+            logger.info("resuming %s at step %d", shown(run.path), step)
+            return _train_in(run, record, config, lease, checkpoint, on_epoch, ranks)
+
+
+def _note_elsewhere(record: RunRecord, numerics: Mapping[str, Any], step: int) -> None:
+    """Write down in what this process differs from the one that began the run."""
+    level = record.numerics.get("level", "fast")
+    changes = [
+        f"{name} was {then} and is {now}"
+        for name, then, now in what_differs(record.numerics, numerics, level)
+    ]
+    if changes:
+        kept = record.numerics.setdefault("elsewhere", [])
+        kept.append({"step": step, "changes": changes})
+        logger.warning("going on elsewhere: %s", "; ".join(changes))
+
+
+def _elsewhere_findings(record: RunRecord) -> list[Finding]:
+    return [
+        Finding(
+            f"elsewhere-{each['step']}",
+            "warning",
+            f"From step {each['step']} on the run was trained elsewhere: "
+            f"{'; '.join(each['changes'])}. Its bits are those of no single machine.",
+        )
+        for each in record.numerics.get("elsewhere", [])
+    ]
+
+
+def _lease(run: RunDir) -> Lease:
+    """Become the one process that writes into `run`; raises RunError where another does."""
+    job, restart = slurm_job(os.environ)
+    return Lease.take(run, job=job, restart=restart)
+
+
+def _prepare(config: Config, num_threads: int | None, ranks: Ranks) -> dict[str, Any]:
+    """Set what the config's level of numerics needs, or refuse; return what the record says of it.
+
+    `num_threads` is what a run has had so far; None leaves it to the machine.
+    """
+    training = config.training
+    device = choose_device(training.device)
+    choose_precision(training, device)  # portable is tried on this machine, once
+    prepare_numerics(training.numerics, num_threads, str(device))
+    micro_batch = None if training.numerics == "fast" else training.micro_batch
+    return numerics_record(
+        training.numerics, torch.get_num_threads(), str(device), ranks.world_size, micro_batch
+    )
+
+
+def _follow(ranks: Ranks, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """Take this rank's part in the training that rank 0 has made or goes on with."""
+    invitation = Invitation.from_text(ranks.share_text(None))
+    run = invitation.run
+    record = RunRecord.load(run)
+    config = load_run_config(run, overrides)
+    checkpoint = load_checkpoint(invitation.checkpoint) if invitation.checkpoint else None
+    num_threads = checkpoint.state["num_threads"] if checkpoint else config.training.num_threads
+    _prepare(config, num_threads, ranks)
+    trainer, batches, valid = _build(config, run, record, checkpoint, ranks=ranks)
+    result = trainer.fit(batches, valid)
+    return {"run": str(run.path), "status": result.status, "best": {}, "findings": []}
 
 
 def _train_in(
     run: RunDir,
     record: RunRecord,
     config: Config,
-    *,
-    checkpoint: Checkpoint | None,
-    on_epoch: OnEpoch | None,
+    lease: Lease,
+    checkpoint: Checkpoint | None = None,
+    on_epoch: OnEpoch | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Build everything, fit, and leave the record as it ended, whatever happens."""
     logger.info("run    %s", shown(run.path))
     started = time.monotonic()
-    with _only_writer(run):
-        record.save(run)  # before the syncer looks, which leaves a run that is not running
-        sync = start_sync(run, config.tracking.mlflow_uri) if config.tracking.mlflow_uri else None
-        try:
-            result = _fit(run, record, config, checkpoint, on_epoch)
-            record.status = result.status
-            record.findings = [*result.findings]
-        except BaseException as error:
-            record.status = "diverged" if isinstance(error, TrainingError) else "failed"
-            if isinstance(error, KeyboardInterrupt):
-                record.status = "interrupted"
-            record.error = str(error) or type(error).__name__
-            if isinstance(error, TrainingError):
-                record.add_finding(Finding("non-finite", "error", str(error)))
-            if isinstance(error, OSError):
-                raise _explain_os_error(error, run) from error
-            raise
-        finally:
-            record.ended_at = utc_now()
-            record.duration_s += time.monotonic() - started
-            with contextlib.suppress(OSError):  # a full disk must not hide the first error
-                record.save(run)
-            if sync is not None and not record.study:  # what a trial lacks, its study sends
-                logger.info("%s", finish_sync(sync).message)
+    record.save(run)  # before the syncer looks, which leaves a run that is not running
+    sync = start_sync(run, config.tracking.mlflow_uri) if config.tracking.mlflow_uri else None
+    try:
+        ranks.share_text(Invitation(run, checkpoint.path if checkpoint else None).to_text())
+        result = _fit(run, record, config, lease, checkpoint, on_epoch, ranks)
+        record.status = result.status
+        record.findings = [*result.findings, *_elsewhere_findings(record)]
+    except BaseException as error:
+        record.status = "diverged" if isinstance(error, TrainingError) else "failed"
+        if isinstance(error, KeyboardInterrupt):
+            record.status = "interrupted"
+        record.error = str(error) or type(error).__name__
+        if isinstance(error, TrainingError):
+            record.add_finding(Finding("non-finite", "error", str(error)))
+        if isinstance(error, OSError):
+            raise _explain_os_error(error, run) from error
+        raise
+    finally:
+        record.ended_at = utc_now()
+        record.duration_s += time.monotonic() - started
+        # a full disk must not hide the first error, nor a fenced process overwrite the new one's
+        with contextlib.suppress(OSError, RunError):
+            lease.check()
+            record.save(run)
+        if sync is not None and not record.study:  # what a trial lacks, its study sends
+            logger.info("%s", finish_sync(sync).message)
     if record.status == "interrupted":
         logger.info("interrupted; go on with: ml-core train --resume %s", shown(run.path))
     else:
@@ -197,33 +296,26 @@ def _fit(
     run: RunDir,
     record: RunRecord,
     config: Config,
+    lease: Lease,
     checkpoint: Checkpoint | None,
     on_epoch: OnEpoch | None,
+    ranks: Ranks,
 ) -> FitResult:
-    """Wire data, model, optimizer and schedule together and train."""
-    device = choose_device(config.training.device)
-    exclude = run_exclusions(run, record)
-    train_set, valid_set = (open_split(config, split, exclude) for split in SPLITS)
-    with ExperimentTracker(
+    """Train in `run`, logging and saving there, and keep in the record what was best."""
+    chain = Chain(run.chain_path)
+    tracker = ExperimentTracker(
         config.experiment_name,
         config.model_dump(mode="json"),
         run=run,
         tensorboard=config.tracking.tensorboard,
-    ) as tracker:
-        trainer, batches = build_trainer(
-            config,
-            train_set,
-            device,
-            model=build_from_spec(checkpoint.model_spec) if checkpoint else None,
-            tracker=tracker,
-            on_epoch=on_epoch,
-        )
-        assert isinstance(trainer.model, PatchClassifier)
-        _describe(run, record, trainer.model)
-        if checkpoint is not None:
-            trainer.load_checkpoint(checkpoint)
+    )
+    with tracker, contextlib.closing(chain):
+        trainer, batches, valid = _build(
+            config, run, record, checkpoint,
+            tracker=tracker, on_epoch=on_epoch, chain=chain, lease=lease, ranks=ranks,
+        )  # fmt: skip
         try:
-            return trainer.fit(batches, inference_loader(config, valid_set, device))
+            return trainer.fit(batches, valid)
         finally:
             record.first_batch = trainer.first_batch
             is_saved = (run.checkpoints_dir / "best").exists()  # or the disk was full by then
@@ -236,6 +328,32 @@ def _fit(
                 }
 
 
+def _build(
+    config: Config,
+    run: RunDir,
+    record: RunRecord,
+    checkpoint: Checkpoint | None,
+    *,
+    ranks: Ranks,
+    **parts: Any,
+) -> tuple[Trainer, PatchLoader, PatchLoader]:
+    """Wire data, model, optimizer and schedule together, as far as `checkpoint` had come.
+
+    Returns the loop, its batches and those of the validation split. `parts` go to the loop.
+    """
+    device = choose_device(config.training.device)
+    exclude = run_exclusions(run, record)
+    train_set, valid_set = (open_split(config, split, exclude) for split in SPLITS)
+    model = build_from_spec(checkpoint.model_spec) if checkpoint else None
+    trainer, batches = build_trainer(config, train_set, device, model=model, ranks=ranks, **parts)
+    assert isinstance(trainer.model, PatchClassifier)
+    if ranks.is_first:
+        _describe(run, record, trainer.model)
+    if checkpoint is not None:
+        trainer.load_checkpoint(checkpoint)
+    return trainer, batches, inference_loader(config, valid_set, device, ranks)
+
+
 def _describe(run: RunDir, record: RunRecord, model: PatchClassifier) -> None:
     """Say what is trained, and keep it in the record."""
     record.model = describe_model(model)
@@ -246,19 +364,6 @@ def _describe(run: RunDir, record: RunRecord, model: PatchClassifier) -> None:
         f"{record.model['num_parameters']:,}",
         record.model["flops_per_patch"] / 1e6,
     )
-
-
-@contextlib.contextmanager
-def _only_writer(run: RunDir) -> Iterator[None]:
-    """Hold the run's lock while inside; raises RunError when another process trains in it."""
-    with open(run.lock_path, "w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(
-                f"another process is training in {run.path}. Wait for it, or stop it first."
-            ) from error
-        yield
 
 
 def _explain_os_error(error: OSError, run: RunDir) -> RunError:

@@ -89,7 +89,8 @@ def resume(study_path: Path, *, workers: int | None = None, command: str) -> dic
             return finish_study(study)
         refuse_other_bytes(study, config)
         record = StudyRecord.load(study)  # others may have written it meanwhile
-        if code_record()[0] != record.code:
+        code, _ = code_record()
+        if any(code.get(key) != value for key, value in record.code.items()):
             logger.warning("the code has changed since the study began; see run.json of each trial")
         record.status, record.ended_at = "running", None
         record.resumed_at.append(utc_now())

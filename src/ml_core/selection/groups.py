@@ -8,18 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ml_core.config.recipe import NOT_THE_RECIPE
 from ml_core.page.text import short_hash
 from ml_core.selection.runs import Candidate, LeftOut
 
-# What does not decide which function is learned: names and places, how results are kept and
-# scored, and how the same arithmetic is spread over a machine.
-NOT_THE_RECIPE = frozenset(
-    {
-        "experiment_name", "seed", "seeds", "output_dir", "tracking", "evaluation", "selection",
-        "slices", "search", "data.data_path", "data.audit_dir", "data.ledger_dir",
-        "data.on_findings", "data.num_workers", "training.device", "training.num_threads",
-    }
-)  # fmt: skip
 MOST_VALUES = 5  # of a key that a sentence lists
 ABSENT = "not set"
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request: the step in progress is finished, then training stops."""
+"""Signals as a request: the step in progress is finished and saved, then training stops."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
+# Ctrl-C; a scheduler's end or preemption; what sites send ahead of a time limit, USR1 or USR2.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
 logger = logging.getLogger("ml_core.train")
 
 
 class StopRequest:
-    """While inside, the first SIGINT or SIGTERM sets `name`; a second Ctrl-C ends at once.
+    """While inside, the first of SIGNALS sets `name`; a second Ctrl-C ends at once.
 
     The handler only sets a flag: saving inside a handler can meet the step half done. Outside the
     main thread Python forbids handlers, and nothing is installed.
@@ -24,7 +27,7 @@ class StopRequest:
     def __enter__(self) -> StopRequest:
         self._process = os.getpid()
         if threading.current_thread() is threading.main_thread():
-            self._old = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+            self._old = {number: signal.signal(number, self._note) for number in SIGNALS}
         else:
             self._old = {}
         return self
@@ -44,8 +47,9 @@ class StopRequest:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            return  # Ctrl-C reaches forked reader processes too; the main one ends them
+            return  # it reaches forked reader processes too; the main one ends them
         if self.name is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.name = signal.Signals(number).name
-        logger.info("%s: finishing the step, then saving.", self.name)
+        if self.name is None:
+            self.name = signal.Signals(number).name
+            logger.info("%s: finishing the step, then saving.", self.name)

@@ -1,7 +1,7 @@
 """Optimizers and learning-rate schedules by name.
 
 A schedule is a pure function of the step, so a resumed run needs nothing but the step's number;
-only `plateau`, which answers to the validation loss, has a memory.
+only `plateau`, which answers to the validation loss, has a memory. It is the same on every machine.
 """
 
 from __future__ import annotations
@@ -15,19 +15,35 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from ml_core.errors import ConfigError, did_you_mean
+from ml_core.numerics.exact_optim import ExactAdam, ExactAdamW, ExactSGD
+from ml_core.numerics.portable_math import cos, power
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "adam": torch.optim.Adam,
     "sgd": torch.optim.SGD,
 }
+# The same, of operations whose bits no machine changes.
+EXACT_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": ExactAdamW,
+    "adam": ExactAdam,
+    "sgd": ExactSGD,
+}
 SCHEDULES = ("constant", "cosine", "one_cycle", "step", "plateau")
 
 
 def build_optimizer(
-    model: nn.Module, name: str, lr: float, weight_decay: float, **options: Any
+    model: nn.Module,
+    name: str,
+    lr: float,
+    weight_decay: float,
+    *,
+    exact: bool = False,
+    **options: Any,
 ) -> torch.optim.Optimizer:
     """Return the optimizer `name` over the trainable parameters of `model`.
+
+    With `exact` its steps give the same bits on every machine; the state is the same otherwise.
 
     Weight decay goes to kernels and matrices; biases and the scales of normalisation are spared,
     since pulling them to 0 regularises nothing (He et al. 2018, arXiv 1812.01187). Raises
@@ -39,7 +55,8 @@ def build_optimizer(
         {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return OPTIMIZERS[name]([group for group in groups if group["params"]], lr=lr, **options)
+    optimizers = EXACT_OPTIMIZERS if exact else OPTIMIZERS
+    return optimizers[name]([group for group in groups if group["params"]], lr=lr, **options)
 
 
 def build_scheduler(
@@ -97,7 +114,7 @@ def lr_factor(
     if name == "cosine":
         return _cosine(1.0, min_factor, (step - warmup) / max(1, total - 1 - warmup))
     assert name == "step", name
-    return gamma ** (step // (step_epochs * steps_per_epoch))
+    return power(gamma, step // (step_epochs * steps_per_epoch))
 
 
 def _check_name(kind: str, name: str, allowed: Collection[str]) -> None:
@@ -110,4 +127,4 @@ def _check_name(kind: str, name: str, allowed: Collection[str]) -> None:
 
 def _cosine(start: float, end: float, share: float) -> float:
     """Return the value at `share` (0..1, held beyond 1) of a half cosine from start to end."""
-    return end + (start - end) * (1 + math.cos(math.pi * min(1.0, share))) / 2
+    return end + (start - end) * (1 + cos(math.pi * min(1.0, share))) / 2

@@ -1,8 +1,8 @@
 """The training loop, in the order of its life: steps, epochs, validation, checkpoints, resume.
 
-Whatever is random is a function of (seed, epoch, position): the order and the augmentation by the
-loader and `augment`, dropout by a seed set before each batch. So a checkpoint holds no random
-state, and a resumed run ends in the same bits as one that was never stopped.
+Whatever is random is a function of (seed, epoch, index): the order and the augmentation by the
+loader and `augment`, dropout by the words of each patch. So a checkpoint holds no random state, and
+a resumed run ends in the same bits as one that was never stopped.
 """
 
 from __future__ import annotations
@@ -11,30 +11,36 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ml_core.checkpoint import Checkpoint, load_optimizer_state, save_checkpoint
 from ml_core.data.augment import Augmenter
-from ml_core.data.loader import Batch, EpochBatches
-from ml_core.errors import TrainingError
+from ml_core.data.loader import Batch, EpochBatches, PatchLoader
+from ml_core.distributed import ALONE, Ranks
 from ml_core.evaluation.predictions import Predictions
 from ml_core.evaluation.predictor import predict
+from ml_core.evaluation.ranked_predictions import gather_predictions
 from ml_core.findings import Finding
+from ml_core.lease import Lease
 from ml_core.log import progress
 from ml_core.models import PatchClassifier, model_spec
-from ml_core.reproducibility import Stream, derive_seed
-from ml_core.solver.gradients import gradient_norms
+from ml_core.numerics.state_hash import digest_state, training_state
 from ml_core.solver.interrupt import StopRequest
-from ml_core.solver.watch import check_learning, explain_non_finite, find_dead_units
+from ml_core.solver.settings import TrainerSettings
+from ml_core.solver.state import FitResult, TrainState
+from ml_core.solver.step import OptimizerStep, Position
+from ml_core.solver.watch import check_learning, find_dead_units
 from ml_core.tracking import ExperimentTracker
+from ml_core.tracking.chain import Chain
 
 logger = logging.getLogger("ml_core.train")
 
@@ -45,71 +51,6 @@ OnEpoch = Callable[[int, Mapping[str, float]], bool]
 DEAD_UNIT_PATCHES = 512  # of the validation split, looked at after each epoch
 
 
-@dataclass(frozen=True)
-class TrainerSettings:
-    """What the loop needs to know; the meaning of each is in docs/config.md under `training`."""
-
-    epochs: int = 1
-    seed: int = 42
-    best_metric: str = "val_roc_auc"
-    early_stopping_patience: int | None = None
-    clip_grad_norm: float | None = None
-    accumulate_steps: int = 1
-    label_smoothing: float = 0.0
-    precision: str = "fp32"
-    channels_last: bool = False
-
-    @classmethod
-    def from_course(cls, config: Mapping[str, Any]) -> TrainerSettings:
-        """Read the course's nested dict; keys the loop does not know are the course's own."""
-        known = {f.name for f in fields(cls)}
-        training = {k: v for k, v in config.get("training", {}).items() if k in known}
-        return cls(**{"seed": config.get("seed", 42), **training})
-
-
-@dataclass
-class TrainState:
-    """Where training stands; all of it goes into every checkpoint."""
-
-    epoch: int = 1  # the epoch in progress
-    batch: int = 0  # batches of it that are done
-    step: int = 0  # optimizer steps since the start
-    best_value: float | None = None
-    best_epoch: int | None = None
-    epochs_since_best: int = 0
-    # Sums over the patches of the epoch so far, so that a resumed epoch reports the whole epoch.
-    loss_sum: float = 0.0
-    true_positives: int = 0
-    false_positives: int = 0
-    false_negatives: int = 0
-    patches: int = 0
-    correct: int = 0
-
-    def start_epoch(self, epoch: int) -> None:
-        self.epoch, self.batch = epoch, 0
-        self.loss_sum, self.patches, self.correct = 0.0, 0, 0
-        self.true_positives = self.false_positives = self.false_negatives = 0
-
-    def train_metrics(self) -> dict[str, float]:
-        """Return loss, accuracy and F1 over the patches trained on in this epoch so far."""
-        called = 2 * self.true_positives + self.false_positives + self.false_negatives
-        return {
-            "loss": self.loss_sum / self.patches if self.patches else math.nan,
-            "accuracy": self.correct / self.patches if self.patches else math.nan,
-            "f1": 2 * self.true_positives / called if called else math.nan,
-        }
-
-
-@dataclass
-class FitResult:
-    """How `fit` ended: status is completed, stopped_early, pruned or interrupted."""
-
-    status: str
-    state: TrainState
-    findings: list[Finding] = field(default_factory=list)
-    val_metrics: dict[str, float] = field(default_factory=dict)  # of the last epoch
-
-
 class Trainer:
     """Trains `model` on batches of (images, labels) or `Batch`.
 
@@ -117,6 +58,10 @@ class Trainer:
     read. Without a `tracker` the first thing to be written makes a run directory under
     `training.save_dir` (experiments/results, as in the course). `on_epoch` is asked after every
     epoch, with its number and its val_* metrics, whether to stop: the status is then pruned.
+
+    `ranks` share every step and every validation; the first of them writes. `chain` is told the
+    batches of every step and the state every `chain_every` steps; `lease` says before each
+    checkpoint and epoch line whether this is still the process that may write.
     """
 
     def __init__(
@@ -130,6 +75,9 @@ class Trainer:
         augment: Augmenter | None = None,
         tracker: ExperimentTracker | None = None,
         on_epoch: OnEpoch | None = None,
+        ranks: Ranks = ALONE,
+        chain: Chain | None = None,
+        lease: Lease | None = None,
     ) -> None:
         course = {} if isinstance(config, TrainerSettings) else dict(config)
         self.settings = (
@@ -142,16 +90,21 @@ class Trainer:
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.augment = augment
-        self.criterion = nn.CrossEntropyLoss(
-            reduction="none", label_smoothing=self.settings.label_smoothing
+        self._step = OptimizerStep(
+            self.model, optimizer, self.settings, self.device, augment=augment, ranks=ranks
         )
+        self.ranks = ranks
         self.state = TrainState()
         self.findings: list[Finding] = []
         self.first_batch: dict[str, Any] = {}
         self._course = course
         self._tracker = tracker
         self._on_epoch = on_epoch
+        self._chain = chain
+        self._lease = lease
         self._stop = StopRequest()
+        self._agreed_to_stop = False  # what all ranks know since the last step
+        self._loader: PatchLoader | None = None
 
     # ---- the whole training ------------------------------------------------------------------
 
@@ -170,7 +123,7 @@ class Trainer:
                     break
                 started, patches_before = time.perf_counter(), state.patches
                 self._train_batches(train_loader)
-                if stop:
+                if self._must_stop():
                     self._save(best=False)
                     status = "interrupted"
                     break
@@ -179,6 +132,7 @@ class Trainer:
                 predictions = self.predict(val_loader, f"epoch {state.epoch} valid")
                 metrics = predictions.metrics()
                 self._watch(predictions, val_loader)
+                self._link()
                 is_best = self._finish_epoch(metrics, rate, time.perf_counter() - started)
                 if isinstance(self.scheduler, ReduceLROnPlateau):
                     self.scheduler.step(metrics["loss"])
@@ -190,7 +144,7 @@ class Trainer:
                 if self._has_lost_patience():
                     status = "stopped_early"
                     break
-                if stop:
+                if self._any_rank_wants(bool(stop)):
                     status = "interrupted" if state.epoch <= settings.epochs else status
                     break
         return FitResult(status, state, self.findings, metrics)
@@ -212,6 +166,10 @@ class Trainer:
             "train_patches_per_s": rate,
             "seconds": seconds,
         }
+        if not self.ranks.is_first:
+            return is_best
+        if self._lease is not None:
+            self._lease.check()
         self.tracker.log_metrics(state.epoch, record, step=state.step)
         logger.info(
             "epoch %d/%d  train loss %.4f  val loss %.4f  ROC-AUC %.4f  accuracy %.4f  F1 %.4f  "
@@ -220,6 +178,18 @@ class Trainer:
             metrics["accuracy"], metrics["f1"], rate, seconds, "  best" if is_best else "",
         )  # fmt: skip
         return is_best
+
+    def _must_stop(self) -> bool:
+        """Return whether training ends after this step; ranks end together, so a step later."""
+        return bool(self._stop) if self.ranks.world_size == 1 else self._agreed_to_stop
+
+    def _any_rank_wants(self, stop: bool) -> bool:
+        """Return whether any rank was asked to stop; all ranks must ask at the same place."""
+        if self.ranks.world_size == 1:
+            return stop
+        asked = torch.tensor([int(stop)])
+        self.ranks.sum_(asked)
+        return bool(asked)
 
     def _has_lost_patience(self) -> bool:
         patience = self.settings.early_stopping_patience
@@ -243,6 +213,8 @@ class Trainer:
 
     def _watch(self, predictions: Predictions, val_loader: Iterable[Any]) -> None:
         """Renew the findings about learning; a new one is said at once."""
+        if not self.ranks.is_first:
+            return
         first = next(_batches(val_loader)).images[:DEAD_UNIT_PATCHES]
         dead = find_dead_units(self.model, first.to(self.device))
         known = {finding.id for finding in self.findings}
@@ -269,112 +241,79 @@ class Trainer:
         metrics = self.predict(dataloader, f"epoch {epoch_idx} valid").metrics()
         return metrics["loss"], metrics["accuracy"], metrics["f1"]
 
-    def predict(self, dataloader: Iterable[Any], description: str = "valid") -> Predictions:
-        """Return the predictions for `dataloader`, one pass, in its order."""
+    def predict(self, dataloader: Any, description: str = "valid") -> Predictions:
+        """Return the predictions for `dataloader`, one pass, in its order.
+
+        Each rank predicts the batches that its loader gives it, and gets those of the others.
+        """
         total = _num_batches(dataloader)
-        return predict(
-            self.model,
-            progress(_batches(dataloader), total=total, description=description),
-            self.device,
-            precision=self.settings.precision,
-            split="valid",
-        )
+        bar = progress(_batches(dataloader), total=total, description=description)
+        own = None
+        if total != 0:  # there may be fewer batches than ranks
+            own = predict(
+                self.model, bar, self.device, precision=self.settings.precision, split="valid"
+            )
+        if self.ranks.world_size == 1:
+            assert own is not None, "alone one predicts everything"
+            return own
+        return gather_predictions(own, len(dataloader.dataset), self.ranks)
 
     def _train_batches(self, loader: Iterable[Any]) -> None:
         """Take the optimizer steps of the epoch that are still to do, until done or stopped."""
         state, settings = self.state, self.settings
-        _start_at(loader, state.epoch, state.batch)
+        self._loader = _start_at(loader, state.epoch, state.batch)
         if self.augment is not None:
             self.augment.set_epoch(state.epoch)
         description = f"epoch {state.epoch} train"
         bar = progress(_batches(loader), total=_num_batches(loader), description=description)
         self.model.train()
+        self._agreed_to_stop = False
         for group in _grouped(bar, settings.accumulate_steps):
             if not self.first_batch:
                 self._describe_first(group[0])
             self.train_step(group)
-            if self._stop:
+            if self._must_stop():
                 break
+            if settings.checkpoint_every and state.step % settings.checkpoint_every == 0:
+                self._save(best=False)
 
     def train_step(self, group: Sequence[Batch]) -> float:
         """Take one optimizer step on the mean loss over all patches of `group`; return that loss.
 
         Raises TrainingError, with no weight changed, where loss or gradient are not finite.
         """
-        state, settings = self.state, self.settings
-        started = time.perf_counter()
-        num_patches = sum(len(batch.labels) for batch in group)
-        loss_sum = 0.0
-        self.optimizer.zero_grad(set_to_none=True)
-        for offset, batch in enumerate(group):
-            torch.manual_seed(
-                derive_seed(settings.seed, Stream.DROPOUT, state.epoch, state.batch + offset)
-            )
-            images = batch.images.to(self.device, non_blocking=True)
-            labels = batch.labels.to(self.device, non_blocking=True)
-            if self.augment is not None:
-                images = self.augment(images, batch.index)
-            with self._autocast():
-                logits = self.model(images)  # (B, 2)
-            losses = self.criterion(logits.float(), labels)  # (B,)
-            loss = losses.sum() / num_patches
-            batch_sum = float(losses.detach().sum())
-            if not math.isfinite(batch_sum):
-                self._refuse_non_finite(images, batch, batch_sum)
-            loss.backward()
-            loss_sum += batch_sum
-            self._count(logits, labels)
-        norm, layer_norms = gradient_norms(self.model)
-        if not math.isfinite(grad_norm := float(norm)):
-            self._refuse_non_finite(images, group[-1], loss_sum / num_patches)
-        if settings.clip_grad_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(
-                self.model.parameters(), settings.clip_grad_norm, norm
-            )
+        state, started = self.state, time.perf_counter()
+        at = Position(state.epoch, state.batch, state.step + 1)
         learning_rate = self._learning_rate()
-        self.optimizer.step()
+        took = self._step.take(group, at, self._num_patches(group), wants_stop=bool(self._stop))
         if self.scheduler is not None and not isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step()
-        state.step += 1
-        state.batch += len(group)
-        state.patches += num_patches
-        state.loss_sum += loss_sum
+        self._note_batches(group)
+        state.count_step(took.tallies, len(group))
+        if state.step % self.settings.chain_every == 0:
+            self._link()
+        self._agreed_to_stop = took.tallies.wants_stop > 0
         if self._tracker is not None:
             values = {
-                "loss": loss_sum / num_patches,
+                "loss": took.loss,
                 "learning_rate": learning_rate,
-                "grad_norm": grad_norm,
-                "patches_per_s": num_patches / (time.perf_counter() - started),
+                "grad_norm": took.grad_norm,
+                "patches_per_s": took.tallies.patches / (time.perf_counter() - started),
             }
             self._tracker.log_step(state.step, values, epoch=state.epoch)
-            self._tracker.log_gradients(state.step, layer_norms, epoch=state.epoch)
-        return loss_sum / num_patches
+            self._tracker.log_gradients(state.step, took.layer_norms, epoch=state.epoch)
+        return took.loss
 
-    def _count(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        called, state = logits.detach().argmax(dim=1), self.state
-        state.correct += int((called == labels).sum())
-        state.true_positives += int(((called == 1) & (labels == 1)).sum())
-        state.false_positives += int(((called == 1) & (labels == 0)).sum())
-        state.false_negatives += int(((called == 0) & (labels == 1)).sum())
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(
-            self.device.type, dtype=torch.bfloat16, enabled=self.settings.precision == "bf16"
-        )
+    def _num_patches(self, group: Sequence[Batch]) -> int:
+        """Return how many patches the batches of `group` hold on all ranks together."""
+        if self.ranks.world_size == 1:
+            return sum(len(batch.labels) for batch in group)
+        assert self._loader is not None, "ranks train with a loader of ours"
+        size_of, first = self._loader.batch_sampler.size_of, self.state.batch
+        return sum(size_of(number) for number in range(first, first + len(group)))
 
     def _learning_rate(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
-
-    def _refuse_non_finite(self, images: torch.Tensor, batch: Batch, loss: float) -> None:
-        index = np.asarray(batch.index).tolist()
-        step = self.state.step + 1
-        with self._autocast():  # the forward pass is run again, as it was but for dropout
-            reason = explain_non_finite(self.model, images, index, loss=loss, step=step)
-        raise TrainingError(
-            f"training stopped at the first value that is not finite, epoch {self.state.epoch}, "
-            f"{reason}. No weight was changed by this step. Look at these patches, lower "
-            "optimizer.lr, or set training.clip_grad_norm."
-        )
 
     def _describe_first(self, batch: Batch) -> None:
         """Say once what the model is about to be fed, before the first step."""
@@ -408,7 +347,8 @@ class Trainer:
     def save_checkpoint(self, epoch: int, val_loss: float) -> Path:
         """Save weights, optimizer and state as the checkpoint `last`; return its directory."""
         logger.info("checkpoint after epoch %d, val loss %.4f", epoch, val_loss)
-        return self._save(best=False)
+        self._save(best=False)
+        return (self.tracker.run.checkpoints_dir / "last").resolve()
 
     def load_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Go on from `checkpoint`: the next step is the one that would have followed it."""
@@ -419,12 +359,20 @@ class Trainer:
             self.scheduler.load_state_dict(checkpoint.state["scheduler"])
         self.first_batch = checkpoint.state["first_batch"]
         self.findings = [Finding(**finding) for finding in checkpoint.state["findings"]]
-        self.tracker.truncate(self.state.step, self.state.epoch)
+        if self._chain is not None:
+            self._chain.start_from(checkpoint.state.get("chain"), self.state.step)
+        if self.ranks.is_first:
+            self.tracker.truncate(self.state.step, self.state.epoch)
 
-    def _save(self, *, best: bool) -> Path:
+    def _save(self, *, best: bool) -> None:
+        """Write the checkpoint `last` (and `best`), if this is the rank that writes."""
+        if not self.ranks.is_first:
+            return
         self.tracker.flush()  # the logs never lack a step that a checkpoint has
+        if self._chain is not None:
+            self._chain.flush()
         spec = model_spec(self.model) if isinstance(self.model, PatchClassifier) else {}
-        return save_checkpoint(
+        save_checkpoint(
             self.tracker.run.checkpoints_dir,
             self.state.step,
             model=self.model,
@@ -436,9 +384,32 @@ class Trainer:
                 "first_batch": self.first_batch,
                 "findings": [asdict(finding) for finding in self.findings],
                 "num_threads": torch.get_num_threads(),
+                "chain": self._chain.position() if self._chain is not None else None,
             },
             best=best,
+            lease=self._lease,
         )
+
+    # ---- the chain of states -----------------------------------------------------------------
+
+    def _note_batches(self, group: Sequence[Batch]) -> None:
+        if self._chain is None:
+            return
+        for number, batch in enumerate(group, start=self.state.batch):
+            index = batch.index if self.ranks.world_size == 1 else self._whole_index(number)
+            self._chain.note_batch(index)
+
+    def _whole_index(self, number: int) -> npt.NDArray[np.int64]:
+        """Return the index of batch `number`, of which this rank holds a part."""
+        assert self._loader is not None, "ranks train with a loader of ours"
+        whole = self._loader.batch_sampler.whole_batch(number)
+        return np.asarray(self._loader.patches.indices[whole])
+
+    def _link(self) -> None:
+        """Add the state after this step to the chain; a step that has its link keeps it."""
+        if self._chain is not None:
+            found = digest_state(training_state(self.model, self.optimizer))
+            self._chain.link(self.state.step, self.state.epoch, found.state, found.tensors)
 
 
 def _batches(loader: Iterable[Any]) -> Iterator[Batch]:
@@ -465,8 +436,12 @@ def _num_batches(loader: Iterable[Any]) -> int | None:
     return len(loader) if isinstance(loader, Sized) else None
 
 
-def _start_at(loader: Iterable[Any], epoch: int, batch: int) -> None:
-    """Tell a loader of ours which epoch comes and which batches of it are done."""
+def _start_at(loader: Iterable[Any], epoch: int, batch: int) -> PatchLoader | None:
+    """Tell a loader of ours which epoch comes and which batches of it are done; return it.
+
+    None for any other loader, which begins each time where it likes.
+    """
     sampler = getattr(loader, "batch_sampler", None)
     if isinstance(sampler, EpochBatches):
         sampler.set_epoch(epoch, start_batch=batch)
+    return loader if isinstance(loader, PatchLoader) else None

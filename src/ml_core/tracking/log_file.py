@@ -1,8 +1,7 @@
-"""An append-only log of JSON lines that a kill, a full disk or a resume leaves whole."""
+"""An append-only log of checked lines that a kill, a full disk or a resume leaves whole."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 from ml_core.durable import sync
 from ml_core.errors import RunError
+from ml_core.log_line import LineReader, check_tail, to_line
 
 LONGEST_LINE = 1 << 20  # bytes looked through for the end of the last whole line
 
@@ -24,16 +24,17 @@ class LogFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
         self._end = _cut_torn_line(path)
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
 
     def append(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Write one line and return what it says: NaN and infinities, unknown to JSON, become None.
 
-        Raises OSError, leaving the lines before it whole, when the line does not fit.
+        Raises OSError, leaving the lines before it whole, when the line does not fit; ValueError
+        for a key `crc`, which is the line's checksum.
         """
         clean = {key: _json_value(value) for key, value in record.items()}
-        line = json.dumps(clean, allow_nan=False).encode() + b"\n"
+        line = to_line(clean)
         try:
             written = self._file.write(line)
             while written < len(line):  # a disk that fills up takes a part first and then refuses
@@ -48,16 +49,31 @@ class LogFile:
         """Return when the lines would survive a power cut."""
         os.fsync(self._file.fileno())
 
-    def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
+    def keep(
+        self,
+        wanted: Callable[[dict[str, Any]], bool],
+        *,
+        is_enough: Callable[[dict[str, Any]], bool] = lambda _: False,
+    ) -> None:
         """Replace the log, atomically, by those of its lines that are `wanted`.
 
-        Raises RunError when a line is not JSON.
+        A process that still has the old file open then writes to nobody. Raises RunError at a
+        damaged line, unless a line before it `is_enough`: what was not yet synced may be rubbish
+        after a power cut, and is dropped from there on.
         """
         aside = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        lines, has_enough = LineReader(self.path), False
         try:
             with open(self.path, "rb") as old, open(aside, "wb") as new:
-                for number, line in enumerate(old, start=1):
-                    if wanted(_parse_line(line, self.path, number)):
+                for line in old:
+                    try:
+                        record = lines.read(line)
+                    except RunError:
+                        if has_enough:
+                            break
+                        raise
+                    has_enough = has_enough or is_enough(record)
+                    if wanted(record):
                         new.write(line)
                 new.flush()
                 os.fsync(new.fileno())
@@ -88,9 +104,13 @@ class LogReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.num_lines = 0
+        self._lines = LineReader(path)
         self._offset = 0
         self._inode: int | None = None
+
+    @property
+    def num_lines(self) -> int:
+        return self._lines.num_lines
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         if not self.path.is_file():
@@ -103,41 +123,36 @@ class LogReader:
             file.seek(self._offset)
             for line in file:
                 if not line.endswith(b"\n"):
+                    check_tail(line, self.path)
                     return
-                record = _parse_line(line, self.path, self.num_lines + 1)
+                record = self._lines.read(line)
                 self._offset += len(line)
-                self.num_lines += 1
                 yield record
-
-
-def _parse_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
-    """Return the record in `line`; raises RunError naming the file and line when it holds none."""
-    try:
-        record = json.loads(line)
-    except ValueError:
-        record = None
-    if not isinstance(record, dict):
-        raise RunError(
-            f"{path}, line {number}, is not a JSON object: the log is damaged there. "
-            "Remove that line; the others are used."
-        )
-    return record
 
 
 def _json_value(value: Any) -> Any:
     if value is None or isinstance(value, int | str):
         return value
+    if isinstance(value, Mapping):  # the tensors of a link of chain.jsonl
+        return {key: _json_value(each) for key, each in value.items()}
     number = float(value)  # numpy and torch scalars too
     return number if math.isfinite(number) else None
 
 
 def _cut_torn_line(path: Path) -> int:
-    """Cut the file at `path` back to its last newline; return its size."""
-    with open(path, "rb+") as file:
-        start = max(0, file.seek(0, os.SEEK_END) - LONGEST_LINE)
+    """Make the file at `path` if need be, cut it back to its last newline, and return its size.
+
+    Raises RunError where what would be cut is a whole line.
+    """
+    with open(path, "ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end == 0:
+            sync(path.parent)  # a log that is new must not vanish with its name
+        start = max(0, end - LONGEST_LINE)
         file.seek(start)
         tail = file.read()
         size = start + tail.rfind(b"\n") + 1
-        if size < start + len(tail):
+        if size < end:
+            check_tail(tail[size - start :], path)
             file.truncate(size)
     return size

@@ -96,18 +96,24 @@ class ExperimentTracker:
     def truncate(self, after_step: int, after_epoch: int | None = None) -> None:
         """Forget what was logged later than a checkpoint, so that a resume logs each step once.
 
-        Lines with a step beyond `after_step` go, and lines without a step whose epoch is beyond
-        `after_epoch`. The TensorBoard events are written anew from the lines that stay.
-        Raises RunError when a log is damaged.
+        Lines with a step beyond `after_step` go, and the lines of epochs beyond `after_epoch`, the
+        last one that was over. The TensorBoard events are written anew from the lines that stay.
+        Raises RunError when a log is damaged before that.
         """
 
-        def is_wanted(record: dict[str, Any]) -> bool:
-            if "step" in record:
-                return bool(record["step"] <= after_step)
-            return after_epoch is None or bool(record.get("epoch", 0) <= after_epoch)
+        def is_enough(record: dict[str, Any]) -> bool:
+            return bool(record.get("step", 0) >= after_step)
 
-        for log in (self._steps, self._gradients, self._metrics):
-            log.keep(is_wanted)
+        def is_step_wanted(record: dict[str, Any]) -> bool:
+            return bool(record.get("step", 0) <= after_step)
+
+        def is_epoch_wanted(record: dict[str, Any]) -> bool:
+            is_over = after_epoch is None or record.get("epoch", 0) <= after_epoch
+            return is_over and is_step_wanted(record)
+
+        self._steps.keep(is_step_wanted, is_enough=is_enough)
+        self._gradients.keep(is_step_wanted, is_enough=is_enough)
+        self._metrics.keep(is_epoch_wanted, is_enough=is_enough)
         if self._events is not None:
             self._events.start_over()
             for record in read_jsonl(self.run.steps_log_path):

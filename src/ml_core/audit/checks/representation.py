@@ -88,7 +88,7 @@ def _check_bytes(split: str, file: PatchFile) -> list[Finding]:
 
 
 def _check_layout(split: str, file: PatchFile) -> list[Finding]:
-    if file.is_mapped:
+    if file.is_flat:
         return []
     shuffled = min(file.chunk_rows, len(file))
     return [

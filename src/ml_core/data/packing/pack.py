@@ -256,7 +256,7 @@ def _verify(part: Part, aside: _Files, written: _Written, labels: Labels, num_th
     sync(aside.x)  # what is only in memory would be read from there
     _forget_cached(aside.x)
     file = PatchFile(aside.x)
-    assert file.is_mapped and file.is_bytes
+    assert file.is_flat and file.is_bytes
     ends = np.cumsum([num for num, _ in written.digests])
     stretches = [
         (np.arange(end - num, end), digest)

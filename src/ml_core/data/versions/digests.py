@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ml_core.data.hdf5 import open_file
+from ml_core.data.hdf5 import decodable, open_file
+from ml_core.data.hdf5_holes import check_no_holes
 from ml_core.data.read_through import read_through
 from ml_core.errors import DataError
 
@@ -61,7 +63,7 @@ def digest_file(path: Path) -> FileDigest:
     if path.suffix.lower() not in _HDF5_SUFFIXES:
         stamp = read_through(path, [sha256, md5])
         return FileDigest(stamp.size, sha256.hexdigest(), md5.hexdigest(), sha256.hexdigest())
-    with open_file(path) as file:
+    with open_file(path) as file, decodable(path):
         datasets, is_complete = _numeric_datasets(file)
         groups = {name: _groups_of(dataset, path) for name, dataset in datasets.items()}
         flat = [each for each in groups.values() if each.is_flat]
@@ -80,6 +82,22 @@ def digest_file(path: Path) -> FileDigest:
         _sha256(content) if digests and is_complete else sha256.hexdigest(),
         digests,
     )
+
+
+def digest_as_read(path: Path) -> FileDigest:
+    """Return the SHA-256 of `path` and the digests of the data sets that lie flat in it.
+
+    What a training can afford to know of its data: one reading, nothing decompressed, no MD5
+    (`md5` is empty, `content` is `sha256`). Raises DataError as `digest_file` does.
+    """
+    sha256 = hashlib.sha256()
+    with open_file(path) as file, decodable(path):
+        datasets, _ = _numeric_datasets(file)
+        groups = {name: _groups_of(dataset, path) for name, dataset in datasets.items()}
+        flat = {name: each for name, each in groups.items() if each.is_flat}
+        stamp = read_through(path, [sha256, *flat.values()])
+        digests = {name: _dataset_digest(datasets[name], each) for name, each in flat.items()}
+    return FileDigest(stamp.size, sha256.hexdigest(), "", sha256.hexdigest(), digests)
 
 
 class _Groups:
@@ -127,8 +145,8 @@ def _numeric_datasets(file: h5py.File) -> tuple[dict[str, h5py.Dataset], bool]:
 
 
 def _groups_of(dataset: h5py.Dataset, path: Path) -> _Groups:
-    row_bytes = int(np.prod(dataset.shape[1:], dtype=np.int64)) * dataset.dtype.itemsize
-    num_bytes = len(dataset) * row_bytes
+    row_bytes = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
+    num_bytes = dataset.shape[0] * row_bytes
     start = dataset.id.get_offset()  # None where the values are no plain range of the file
     if start is not None and start + num_bytes > path.stat().st_size:
         raise DataError(
@@ -139,19 +157,16 @@ def _groups_of(dataset: h5py.Dataset, path: Path) -> _Groups:
 
 
 def _feed_decoded(dataset: h5py.Dataset, groups: _Groups, path: Path) -> None:
-    row_bytes = max(1, int(np.prod(dataset.shape[1:], dtype=np.int64)) * dataset.dtype.itemsize)
+    check_no_holes(dataset, path)
+    row_bytes = max(1, math.prod(dataset.shape[1:]) * dataset.dtype.itemsize)
+    name = dataset.name.lstrip("/")
     chunk_rows = dataset.chunks[0] if dataset.chunks else 1
     span = max(1, _SLAB_BYTES // row_bytes)
     span = max(chunk_rows, span - span % chunk_rows)  # whole chunks, so that none is decoded twice
     for start in range(0, len(dataset), span):
-        try:
+        last = min(start + span, len(dataset)) - 1
+        with decodable(path, f"what it holds of rows {start:,} to {last:,} of '{name}'"):
             slab = dataset[start : start + span]
-        except (OSError, RuntimeError) as error:
-            last = min(start + span, len(dataset)) - 1
-            raise DataError(
-                f"{path}: rows {start:,} to {last:,} of '{dataset.name.lstrip('/')}' cannot be "
-                f"read: {error}. The file is damaged; copy or unpack it again."
-            ) from error
         groups.update(memoryview(slab.reshape(-1).view(np.uint8)))
 
 

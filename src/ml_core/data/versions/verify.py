@@ -113,6 +113,18 @@ def describe_changes(record: FileDigest, found: FileDigest) -> str:
     return "the same size, other bytes"
 
 
+def describe_rows(groups: Sequence[int], num_rows: int) -> str:
+    """Return the rows of rising, at least one, numbers of groups in words, of `num_rows` rows."""
+    ranges = list(_ranges(groups))
+    named = [
+        f"{first * ROWS_PER_GROUP:,} to {min((last + 1) * ROWS_PER_GROUP, num_rows) - 1:,}"
+        for first, last in ranges[:_MAX_RANGES]
+    ]
+    more = f" and {len(ranges) - _MAX_RANGES} more stretches" if len(ranges) > _MAX_RANGES else ""
+    noun = "group" if len(groups) == 1 else "groups"
+    return f"rows {', '.join(named)}{more} ({len(groups)} {noun} of {ROWS_PER_GROUP:,})"
+
+
 def _split_of(name: str) -> str | None:
     return _SPLIT_OF.get(name.removesuffix(".gz"))
 
@@ -212,19 +224,8 @@ def _describe_dataset(old: DatasetDigest, new: DatasetDigest) -> str:
     differing = [i for i in range(num_groups) if old.groups[i] != new.groups[i]]
     if differing:
         num_rows = min(old.shape[0], new.shape[0])
-        said.append(f"{_describe_rows(differing, num_rows)} differ")
+        said.append(f"{describe_rows(differing, num_rows)} differ")
     return ", ".join(said)
-
-
-def _describe_rows(groups: Sequence[int], num_rows: int) -> str:
-    ranges = list(_ranges(groups))
-    named = [
-        f"{first * ROWS_PER_GROUP:,} to {min((last + 1) * ROWS_PER_GROUP, num_rows) - 1:,}"
-        for first, last in ranges[:_MAX_RANGES]
-    ]
-    more = f" and {len(ranges) - _MAX_RANGES} more stretches" if len(ranges) > _MAX_RANGES else ""
-    noun = "group" if len(groups) == 1 else "groups"
-    return f"rows {', '.join(named)}{more} ({len(groups)} {noun} of {ROWS_PER_GROUP:,})"
 
 
 def _ranges(groups: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -16,16 +16,18 @@ import numpy as np
 
 from ml_core.audit.files import AuditDir, AuditRecord
 from ml_core.config import Config
-from ml_core.data.checks import hash_splits
+from ml_core.data.checks import digest_splits
 from ml_core.data.exclusions import parse_exclusions, read_exclusions
 from ml_core.data.layout import split_paths
 from ml_core.data.patch_file import PatchFile, Rows
 from ml_core.data.survey import survey_patches
+from ml_core.data.versions.digests import FileDigest
 from ml_core.errors import DataError
 from ml_core.findings import Finding
 from ml_core.log import shown
 from ml_core.pipeline.audit import audit_data, audit_dir_of
-from ml_core.runs import RunDir, write_text
+from ml_core.reproducibility import data_digests
+from ml_core.runs import RunDir, write_json, write_text
 
 logger = logging.getLogger("ml_core.data")
 
@@ -41,10 +43,13 @@ class Gate:
     audit: str  # audit.json, as it was read
     exclude: Mapping[str, Rows] = field(default_factory=dict)
     exclusions: str | None = None  # exclusions.csv, as it was read
+    digests: Mapping[str, Any] = field(default_factory=dict)  # data-digests.json
 
     def save(self, run: RunDir) -> None:
-        """Give the run its own copy of the audit and of the list, whatever becomes of them."""
+        """Give the run its own copy of what is known of its data, whatever becomes of that."""
         write_text(run.audit_path, self.audit)
+        if self.digests:
+            write_json(run.data_digests_path, self.digests)
         if self.exclusions is not None:
             write_text(run.exclusions_path, self.exclusions)
 
@@ -54,7 +59,8 @@ def pass_gate(config: Config, splits: Sequence[str]) -> Gate:
 
     Errors of splits that are not used do not count, nor of patches that `data.filter_data` drops.
     """
-    hashes = hash_splits(config.data.data_path, splits)
+    digests = digest_splits(config.data.data_path, splits)
+    hashes = {split: (x.sha256, y.sha256) for split, (x, y) in digests.items()}
     policy = config.data.on_findings
     folder, text = _find_audit(config, hashes)
     audit = AuditRecord.parse(text, "the audit")
@@ -89,7 +95,11 @@ def pass_gate(config: Config, splits: Sequence[str]) -> Gate:
     if errors:
         record["ignored"] = [finding.message for finding in errors]
         logger.warning("trained in spite of what the audit found:\n%s", _listed(errors))
-    return Gate(hashes, record, text, exclude, exclusions)
+    paths = {split: split_paths(config.data.data_path, split) for split in splits}
+    files: dict[str, tuple[Path, FileDigest]] = {}
+    for split, (x, y) in digests.items():
+        files |= {f"{split}_x": (paths[split].x, x), f"{split}_y": (paths[split].y, y)}
+    return Gate(hashes, record, text, exclude, exclusions, data_digests(files))
 
 
 def _is_filtered_out(finding: Finding, data_path: Path) -> bool:

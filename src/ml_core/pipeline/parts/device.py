@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ml_core.config.training import TrainingConfig
 from ml_core.errors import ConfigError
 
 
@@ -24,9 +25,17 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_precision(name: str, device: torch.device) -> str:
-    """Return fp32 or bf16; auto is bf16 on a GPU that computes in it."""
-    if name != "auto":
-        return name
+def choose_precision(training: TrainingConfig, device: torch.device) -> str:
+    """Return fp32, bf16 or, for `numerics: portable`, exact; auto is bf16 on a GPU that has it.
+
+    Raises ConfigError where this machine fails the known-answer test of exact arithmetic.
+    """
+    if training.numerics == "portable":
+        from ml_core.numerics.exact.known_answer import check_exact
+
+        check_exact(device)
+        return "exact"
+    if training.precision != "auto":
+        return training.precision
     has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16" if has_bf16 else "fp32"

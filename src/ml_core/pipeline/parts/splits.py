@@ -14,6 +14,7 @@ from ml_core.data.layout import split_paths
 from ml_core.data.loader import PatchLoader, build_loader
 from ml_core.data.patch_file import Rows
 from ml_core.data.pcam import PCAMDataset
+from ml_core.distributed import ALONE, Ranks
 from ml_core.errors import RunError
 from ml_core.runs import RunDir, RunRecord
 
@@ -107,8 +108,10 @@ def open_split(config: Config, split: str, exclude: Mapping[str, Rows]) -> PCAMD
     )
 
 
-def train_loader(config: Config, dataset: PCAMDataset, device: torch.device) -> PatchLoader:
-    """Return shuffled batches for training, drawn by `config.seed`."""
+def train_loader(
+    config: Config, dataset: PCAMDataset, device: torch.device, ranks: Ranks = ALONE
+) -> PatchLoader:
+    """Return shuffled batches for training, drawn by `config.seed`: the part of each for a rank."""
     return build_loader(
         dataset,
         config.data.batch_size,
@@ -117,15 +120,21 @@ def train_loader(config: Config, dataset: PCAMDataset, device: torch.device) -> 
         seed=config.seed,
         num_workers=config.data.num_workers,
         pin_memory=device.type == "cuda",
+        micro_batch=None if config.training.numerics == "fast" else config.training.micro_batch,
+        ranks=ranks,
     )
 
 
-def inference_loader(config: Config, dataset: PCAMDataset, device: torch.device) -> PatchLoader:
-    """Return batches in file order, each patch once."""
+def inference_loader(
+    config: Config, dataset: PCAMDataset, device: torch.device, ranks: Ranks = ALONE
+) -> PatchLoader:
+    """Return batches in file order, each patch once and on one rank."""
     return build_loader(
         dataset,
         INFERENCE_BATCH_SIZE,
         shuffle=False,
         num_workers=config.data.num_workers,
         pin_memory=device.type == "cuda",
+        share="batches",
+        ranks=ranks,
     )

@@ -69,7 +69,7 @@ def load_trained(run: RunDir, config: Config) -> TrainedModel:
     return TrainedModel(
         model=model,
         device=device,
-        precision=choose_precision(config.training.precision, device),
+        precision=choose_precision(config.training, device),
         weights_sha256=checkpoint.weights_sha256,
         epoch=int(checkpoint.state["train"]["best_epoch"]),
     )

@@ -9,14 +9,20 @@ from ml_core.data.augment import Augmenter
 from ml_core.data.checks import channel_stats
 from ml_core.data.loader import PatchLoader
 from ml_core.data.pcam import PCAMDataset
+from ml_core.distributed import ALONE, Ranks
+from ml_core.errors import ConfigError
+from ml_core.lease import Lease
 from ml_core.models import PatchClassifier, Preprocess, build_model
+from ml_core.numerics.initial_weights import draw_weights
 from ml_core.pipeline.parts.device import choose_precision
 from ml_core.pipeline.parts.splits import train_loader
 from ml_core.reproducibility import seed_everything
 from ml_core.solver import Trainer
 from ml_core.solver.optim import build_optimizer, build_scheduler
-from ml_core.solver.trainer import OnEpoch, TrainerSettings
+from ml_core.solver.settings import TrainerSettings
+from ml_core.solver.trainer import OnEpoch
 from ml_core.tracking import ExperimentTracker
+from ml_core.tracking.chain import Chain
 
 
 def build_trainer(
@@ -27,21 +33,25 @@ def build_trainer(
     model: PatchClassifier | None = None,
     tracker: ExperimentTracker | None = None,
     on_epoch: OnEpoch | None = None,
+    chain: Chain | None = None,
+    lease: Lease | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[Trainer, PatchLoader]:
     """Return the loop and its batches, as `config` says; the weights are drawn by `config.seed`.
 
     `model` is one to go on with. Without a `tracker` nothing is written as long as only single
-    epochs or steps are taken.
+    epochs or steps are taken. `chain`, `lease` and `ranks`: see `Trainer`.
     """
     seed_everything(config.seed)
     if model is None:
         model = build_new_model(config, train_set)
-    batches = train_loader(config, train_set, device)
-    optimizer = build_optimizer(model, **config.optimizer.model_dump())
+    batches = train_loader(config, train_set, device, ranks)
+    exact = config.training.numerics == "portable"
+    optimizer = build_optimizer(model, **config.optimizer.model_dump(), exact=exact)
     scheduler = build_scheduler(
         optimizer,
         epochs=config.training.epochs,
-        steps_per_epoch=-(-len(batches) // config.training.accumulate_steps),
+        steps_per_epoch=-(-batches.batch_sampler.num_batches // config.training.accumulate_steps),
         **config.scheduler.model_dump(),
     )
     trainer = Trainer(
@@ -53,18 +63,32 @@ def build_trainer(
         augment=Augmenter(config.seed, train_set.num_rows, **config.data.augment.model_dump()),
         tracker=tracker,
         on_epoch=on_epoch,
+        chain=chain,
+        lease=lease,
+        ranks=ranks,
     )
     return trainer, batches
 
 
 def build_new_model(config: Config, train_set: PCAMDataset) -> PatchClassifier:
-    """Build the model; its preprocessing carries the train split's own mean and deviation."""
+    """Build the model, its weights a function of the seed and their names.
+
+    Its preprocessing carries the train split's own mean and deviation. Raises ConfigError where a
+    portable training has weights that are drawn by torch.
+    """
     mean, std = channel_stats(train_set)
     options = config.model.model_dump()
     preprocess = Preprocess(options.pop("normalization"), mean, std)
-    return build_model(
+    model = build_model(
         options.pop("name"), config.data.input_shape, preprocess=preprocess, **options
     )
+    drawn_by_torch = draw_weights(model, config.seed)
+    if drawn_by_torch and config.training.numerics == "portable":
+        raise ConfigError(
+            f"training.numerics: portable cannot draw the initial weights of {drawn_by_torch[0]}: "
+            "only linear layers, convolutions and norms have portable ones. Set it to elastic."
+        )
+    return model
 
 
 def trainer_settings(config: Config, device: torch.device) -> TrainerSettings:
@@ -78,6 +102,10 @@ def trainer_settings(config: Config, device: torch.device) -> TrainerSettings:
         clip_grad_norm=training.clip_grad_norm,
         accumulate_steps=training.accumulate_steps,
         label_smoothing=training.label_smoothing,
-        precision=choose_precision(training.precision, device),
+        precision=choose_precision(training, device),
         channels_last=training.channels_last,
+        numerics=training.numerics,
+        micro_batch=training.micro_batch,
+        checkpoint_every=training.checkpoint_every,
+        chain_every=training.chain_every,
     )

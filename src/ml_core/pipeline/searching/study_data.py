@@ -26,7 +26,8 @@ def save_gate(study: StudyDir, gate: Gate) -> None:
     write_text(study.audit_path, gate.audit)
     if gate.exclusions is not None:
         write_text(study.exclusions_path, gate.exclusions)
-    write_json(study.gate_path, {"hashes": dict(gate.hashes), "record": dict(gate.record)})
+    kept = {"hashes": gate.hashes, "record": gate.record, "digests": gate.digests}
+    write_json(study.gate_path, {name: dict(part) for name, part in kept.items()})
 
 
 def load_gate(study: StudyDir) -> Gate:
@@ -35,6 +36,7 @@ def load_gate(study: StudyDir) -> Gate:
     try:
         hashes = {split: (x, y) for split, (x, y) in kept["hashes"].items()}
         record = dict(kept["record"])
+        digests = dict(kept.get("digests", {}))  # older studies have none
         audit = study.audit_path.read_text(encoding="utf-8")
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise RunError(
@@ -42,10 +44,10 @@ def load_gate(study: StudyDir) -> Gate:
             f"({error!r}). Put it back, or begin a new study."
         ) from error
     if "exclusions_sha256" not in record:
-        return Gate(hashes, record, audit)
+        return Gate(hashes, record, audit, digests=digests)
     exclusions = read_exclusions(study.exclusions_path)
     exclude = parse_exclusions(exclusions, str(study.exclusions_path))
-    return Gate(hashes, record, audit, exclude, exclusions)
+    return Gate(hashes, record, audit, exclude, exclusions, digests)
 
 
 def trial_checks(

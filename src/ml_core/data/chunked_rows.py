@@ -1,0 +1,95 @@
+"""Rows of an HDF5 data set that only HDF5 can decode, read by their numbers."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from ml_core.data.hdf5 import decodable, find_dataset, open_file
+from ml_core.data.read_through import FileStamp, check_unchanged
+from ml_core.errors import DataError
+
+Rows = npt.NDArray[np.int64]
+
+
+class ChunkedRows:
+    """Rows of data set `key` of `path`, which was at `stamp` when found, `chunk_rows` to a chunk.
+
+    The handle is made at the first read of each process, left out of a pickle and closed before a
+    fork: HDF5 keeps positions and caches in the process, and a child that shared them could read
+    another patch than the one it asked for.
+    """
+
+    def __init__(self, path: Path, stamp: FileStamp, key: str, chunk_rows: int) -> None:
+        self._path = path
+        self._stamp = stamp
+        self._key = key
+        self._chunk_rows = chunk_rows
+        self._handle: h5py.File | None = None
+        self._handle_pid = 0
+
+    def read(self, rows: Rows) -> npt.NDArray[Any]:
+        """Return the values (n, ...) of `rows` in any order; raises DataError as FlatRows does.
+
+        Each chunk is decoded once, by one slice; h5py's own fancy indexing goes row by row.
+        """
+        dataset = self._dataset()
+        wanted, positions = np.unique(rows, return_inverse=True)
+        values = np.empty((len(wanted), *dataset.shape[1:]), dataset.dtype)
+        start = 0
+        for piece in np.split(wanted, np.flatnonzero(np.diff(wanted // self._chunk_rows)) + 1):
+            if len(piece) == 0:  # only where no row is wanted at all
+                break
+            slab = self._read_slab(dataset, int(piece[0]), int(piece[-1]))
+            values[start : start + len(piece)] = slab[piece - piece[0]]
+            start += len(piece)
+        self._check_unchanged()
+        return values if np.array_equal(wanted, rows) else values[positions]
+
+    def close(self) -> None:
+        """Close what this process holds open; the next read opens it again."""
+        if self._handle is not None and self._handle_pid == os.getpid():
+            self._handle.close()
+        self._handle = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handle": None}
+
+    def _dataset(self) -> h5py.Dataset:
+        if self._handle is None or self._handle_pid != os.getpid():
+            self._handle = open_file(self._path)
+            self._handle_pid = os.getpid()
+            _open_files.add(self)
+            self._check_unchanged()
+        return find_dataset(self._handle, self._path, self._key)
+
+    def _read_slab(self, dataset: h5py.Dataset, first: int, last: int) -> npt.NDArray[Any]:
+        try:
+            with decodable(self._path, f"what it holds of patches {first} to {last}"):
+                slab: npt.NDArray[Any] = dataset[first : last + 1]
+        except DataError:
+            self._check_unchanged()  # says it better, where that is why
+            raise
+        return slab
+
+    def _check_unchanged(self) -> None:
+        assert self._handle is not None
+        check_unchanged(self._path, self._handle.id.get_vfd_handle(), self._stamp)
+
+
+_open_files: weakref.WeakSet[ChunkedRows] = weakref.WeakSet()
+
+
+def _close_before_fork() -> None:
+    for file in list(_open_files):
+        file.close()
+    _open_files.clear()
+
+
+os.register_at_fork(before=_close_before_fork)

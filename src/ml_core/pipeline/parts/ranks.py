@@ -1,0 +1,60 @@
+"""Several processes that train one model: which one this is, and how the others learn of the run.
+
+Rank 0 checks the data, makes the run directory, writes and speaks. The others are told the
+directory, build the same training from it, and share every step.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ml_core.config import Config
+from ml_core.distributed import Ranks, process_group, ranks_from_environment
+from ml_core.errors import ConfigError
+from ml_core.pipeline.parts.device import choose_device
+from ml_core.runs import RunDir
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """What rank 0 tells the others: which run, and the checkpoint to go on from, if any."""
+
+    run: RunDir
+    checkpoint: Path | None
+
+    def to_text(self) -> str:
+        name = self.checkpoint and self.checkpoint.name
+        return json.dumps({"run": str(self.run.path.resolve()), "checkpoint": name})
+
+    @classmethod
+    def from_text(cls, text: str) -> Invitation:
+        said = json.loads(text)
+        run = RunDir.open(said["run"])
+        name = said["checkpoint"]
+        return cls(run, run.checkpoints_dir / name if name else None)
+
+
+@contextmanager
+def joined_ranks(config: Config) -> Iterator[Ranks]:
+    """Join the ranks that torchrun or srun started, if they did; alone otherwise.
+
+    Raises ConfigError for several ranks in `fast`, whose weights would depend on their number.
+    """
+    ranks = ranks_from_environment()
+    training = config.training
+    if ranks.world_size > 1 and training.numerics == "fast":
+        raise ConfigError(
+            f"{ranks.world_size} ranks were started, but training.numerics is fast: its sums of "
+            "gradients would depend on the number of ranks. Set training.numerics to elastic, or "
+            "start one process."
+        )
+    if not ranks.is_first:
+        logging.getLogger("ml_core").setLevel(logging.WARNING)  # rank 0 says it for all
+    backend = "nccl" if choose_device(training.device).type == "cuda" else "gloo"
+    with process_group(ranks, timeout_s=training.rank_timeout_s, backend=backend) as joined:
+        yield joined

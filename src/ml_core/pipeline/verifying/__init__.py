@@ -1,0 +1,1 @@
+"""What `verify` does: takes recorded steps again, and writes and repeats witnesses."""

@@ -1,0 +1,35 @@
+"""A difference between two runs, or a run and the present: what it is, and what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+Kind = Literal["code", "config", "data", "packages", "hardware", "numerics"]
+
+# From cause to effect: the first difference in this order is the one that may explain the others.
+# `hardware` is also the libraries, threads and variables; `numerics` is the bits that came out.
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+NOT_RECORDED = "not recorded"  # by a version of ml_core that did not look
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not the same `here` (the run asked about) and `there` (the other).
+
+    `what` names it: a config key, a file and its rows, a package, a step. `advice` is one sentence.
+    """
+
+    kind: Kind
+    what: str
+    here: str
+    there: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.what}: {self.here} here, {self.there} there. {self.advice}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return asdict(self)

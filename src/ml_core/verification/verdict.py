@@ -1,0 +1,135 @@
+"""What a verification found: how much was compared, what differs, and whether that is the same run.
+
+The bits decide. Where they are the same, another commit, package or machine is said and forgiven;
+where they are not, the first difference in the order of KINDS is the one to look at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ml_core.errors import RunError
+from ml_core.runs import RunDir, read_jsonl
+from ml_core.verification.differences import Difference, Kind
+
+# Of a replay: the record itself must be what was run. Of two runs, configs may differ.
+BINDING_FOR_REPLAY: tuple[Kind, ...] = ("config", "data", "numerics")
+BINDING_FOR_TWO: tuple[Kind, ...] = ("data", "numerics")
+
+NOW = "now"  # the other side of a replay
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What both sides have on record: steps (loss and gradient norm), links, epochs (scores)."""
+
+    first_step: int
+    last_step: int
+    steps: int
+    links: int
+    epochs: int
+
+    def __str__(self) -> str:
+        plural = "" if self.steps == 1 else "s"
+        where = f"step {self.first_step}"
+        if self.steps > 1:
+            where = f"{self.first_step} to {self.last_step}"
+        text = f"{self.steps:,} step{plural} ({where}): every loss and gradient norm"
+        if self.links:
+            text += f", {self.links:,} digest{'s' * (self.links > 1)} of weights and optimizer"
+        if self.epochs:
+            text += f", the scores of {self.epochs:,} epoch{'s' * (self.epochs > 1)}"
+        return text
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether `here` is `there` again; `differences` in the order of KINDS."""
+
+    here: str
+    there: str
+    identical: bool
+    compared: Compared
+    differences: Sequence[Difference]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        differences = [each.to_dict() for each in self.differences]
+        return {
+            "status": "identical" if self.identical else "different",
+            "here": self.here,
+            "there": self.there,
+            "compared": asdict(self.compared),
+            "first_difference": differences[0] if differences else None,
+            "differences": differences,
+        }
+
+
+def judge(
+    here: str,
+    there: str,
+    compared: Compared,
+    differences: Sequence[Difference],
+    binding: Collection[Kind],
+) -> Verdict:
+    """Return the verdict: not identical where a difference is of a `binding` kind.
+
+    Raises RunError where no step was compared, since then nothing was shown.
+    """
+    if compared.steps == 0:
+        raise RunError(
+            f"{here} and {there} have no logged step in common, so nothing can be shown of their "
+            "bits. Verify runs that have trained, with their steps.jsonl."
+        )
+    identical = not any(each.kind in binding for each in differences)
+    return Verdict(here, there, identical, compared, differences)
+
+
+def compute_compared(a: RunDir, b: RunDir, after_step: int = 0) -> Compared:
+    """Return what of the logs of `a` and `b` lies beyond `after_step` in both."""
+    steps = _common(a, b, "steps_log_path", after_step)
+    return Compared(
+        first_step=min(steps, default=0),
+        last_step=max(steps, default=0),
+        steps=len(steps),
+        links=len(_common(a, b, "chain_path", after_step)),
+        epochs=len(_common(a, b, "metrics_log_path", after_step)),
+    )
+
+
+def _common(a: RunDir, b: RunDir, log: str, after_step: int) -> set[int]:
+    """Return the steps that both logs have a line for."""
+    found = [
+        {record["step"] for record in read_jsonl(getattr(run, log)) if "step" in record}
+        for run in (a, b)
+    ]
+    return {step for step in found[0] & found[1] if step > after_step}
+
+
+def render_verdict(verdict: Verdict) -> str:
+    """Return the verdict in words: what was compared, then what differs and what to do."""
+    others = [_in_words(each, verdict) for each in verdict.differences]
+    if verdict.identical:
+        lines = [f"identical: {verdict.compared}, bit for bit"]
+        if others:
+            lines += ["these differ, and changed no bit of it:", *_indented(others)]
+        return "\n".join(lines)
+    first = verdict.differences[0]
+    lines = [f"not identical; the first difference is of {first.kind}:"]
+    lines += _indented([others[0], first.advice])
+    if others[1:]:
+        lines += ["besides:", *_indented(others[1:])]
+    lines.append(f"compared: {verdict.compared}")
+    return "\n".join(lines)
+
+
+def _in_words(each: Difference, verdict: Verdict) -> str:
+    if verdict.there == NOW:
+        return f"{each.kind}: {each.what}: was {each.here}, is {each.there}"
+    return f"{each.kind}: {each.what}: {each.here} (first), {each.there} (second)"
+
+
+def _indented(lines: Sequence[str]) -> list[str]:
+    return [f"  {line}" for line in lines]

@@ -1,0 +1,196 @@
+"""Workers that read batches are killed, stopped, starved: said in time, and no batch is lost."""
+
+import contextlib
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_pcam import make_patches, write_split
+from torch.utils.data import DataLoader
+
+from ml_core.data.layout import split_paths
+from ml_core.data.loader import build_loader
+from ml_core.data.pcam import PCAMDataset
+from ml_core.data.worker_faults import TIMEOUT_S, explained, in_plain_words
+from ml_core.errors import DataError
+
+pytestmark = pytest.mark.faults
+
+NUM, BATCH_SIZE = 400, 8
+LIMIT_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("workers")
+    labels = np.arange(NUM) % 2
+    write_split(folder, "train", make_patches(labels), labels)
+    return folder
+
+
+def loader_of(folder, num_workers, *, start_batch=0, timeout=TIMEOUT_S):
+    paths = split_paths(folder, "train")
+    loader = build_loader(
+        PCAMDataset(paths.x, paths.y), BATCH_SIZE, shuffle=True, seed=3, num_workers=num_workers
+    )
+    loader.timeout = timeout if num_workers else 0
+    loader.batch_sampler.set_epoch(1, start_batch)
+    return loader
+
+
+def bytes_of(batch):
+    return batch.index.numpy().tobytes() + batch.images.numpy().tobytes()
+
+
+def interrupted(loader, after, do):
+    """Read `after` batches, then `do` something to the workers' pids, then read on to the error.
+
+    Return the bytes of the batches that came, what was said, and after how many seconds.
+    """
+    came = []
+    batches = DataLoader.__iter__(loader)
+    pids = [worker.pid for worker in batches._workers]
+    started = time.monotonic()
+    try:
+        with explained():
+            for batch in in_plain_words(batches):
+                came.append(bytes_of(batch))
+                if len(came) == after:
+                    started = time.monotonic()
+                    do(pids)
+    except DataError as error:
+        return came, str(error), time.monotonic() - started, pids
+    return came, "", time.monotonic() - started, pids
+
+
+def is_running(pid):
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def check_went_on(folder, straight, came):
+    """Assert that what came is a beginning of the epoch, and that a restart brings the rest."""
+    assert came == straight[: len(came)], "other batches came, or in another order"
+    rest = loader_of(folder, 2, start_batch=len(came))
+    assert came + [bytes_of(batch) for batch in rest] == straight, "a batch was skipped or changed"
+
+
+@pytest.fixture(scope="module")
+def straight(folder):
+    return [bytes_of(batch) for batch in loader_of(folder, 0)]
+
+
+def test_a_worker_that_is_killed_is_said_and_no_batch_is_lost(folder, straight, draws, fault):
+    kills = fault(8, "SIGKILL of a worker that reads")
+    rng = np.random.default_rng(0)
+    for number in range(draws(20, 4)):
+        after = int(rng.integers(1, len(straight) - 10))
+        victim = int(rng.integers(2))
+        with kills.case(f"kill {number}, after batch {after}"):
+            came, said, seconds, _ = interrupted(
+                loader_of(folder, 2), after, lambda pids, v=victim: os.kill(pids[v], signal.SIGKILL)
+            )
+            assert "a worker that reads data" in said and "No batch was skipped" in said
+            assert seconds < LIMIT_S
+            check_went_on(folder, straight, came)
+
+
+def test_a_worker_that_is_stopped_is_said_and_ended(folder, straight, draws, fault):
+    stops = fault(8, "SIGSTOP of a worker that reads")
+    assert TIMEOUT_S < LIMIT_S
+    for victim in range(draws(2, 1)):
+        with stops.case(f"worker {victim}"):
+            came, said, seconds, pids = interrupted(
+                loader_of(folder, 2, timeout=draws(TIMEOUT_S, 3)),
+                5,
+                lambda pids, v=victim: os.kill(pids[v], signal.SIGSTOP),
+            )
+            assert re.match(r"no batch came for \d+ s: a worker that reads data hangs", said), said
+            assert seconds < LIMIT_S
+            check_went_on(folder, straight, came)
+            deadline = time.monotonic() + 10
+            while any(map(is_running, pids)) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            assert not any(map(is_running, pids)), "a stopped worker was left behind"
+
+
+def test_a_worker_without_memory_is_said(folder, straight, draws, fault):
+    starved = fault(8, "a worker's memory limited (prlimit)")
+
+    def starve(pids):
+        for pid in pids:
+            pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+            limit = pages * resource.getpagesize()
+            resource.prlimit(pid, resource.RLIMIT_AS, (limit, limit))
+
+    for after in range(1, draws(11, 3)):
+        with starved.case(f"after batch {after}"):
+            came, said, seconds, _ = interrupted(loader_of(folder, 2, timeout=10), after, starve)
+            assert said and seconds < LIMIT_S, "nothing was said"
+            assert "Traceback" not in said, said
+            check_went_on(folder, straight, came)
+
+
+SMALL_SHARED_MEMORY = """
+import sys
+from pathlib import Path
+sys.path[:0] = {path!r}
+from test_workers import interrupted, loader_of
+came, said, seconds, _ = interrupted(loader_of(Path(sys.argv[1]), 2, timeout=10), 0, None)
+print(len(came), round(seconds), said)
+"""
+
+
+def test_shared_memory_that_is_too_small_is_said_with_what_to_do(folder, fault):
+    small = fault(8, "/dev/shm of 64 KiB")
+    here = str(Path(__file__).parent)
+    code = SMALL_SHARED_MEMORY.format(path=[here, str(Path(here).parent)])
+    mount = "mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "
+    command = ["unshare", "-m", "sh", "-c", f'{mount}"$0" "$@"', sys.executable, "-c", code, folder]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        pytest.skip("a small /dev/shm needs the right to mount one")
+    with small.case("batches of 216 KiB"):
+        assert "/dev/shm has 0 of 0 MiB free" in done.stdout, done.stdout + done.stderr[-500:]
+        assert "data.num_workers: 0" in done.stdout, done.stdout
+
+
+def test_without_a_time_limit_a_stopped_worker_is_waited_for_for_ever(folder, fault):
+    control = fault(24, "no time limit for a batch: a stopped worker is never noticed")
+    loader = loader_of(folder, 1, timeout=0)
+    batches = DataLoader.__iter__(loader)
+    next(batches)
+    (worker,) = batches._workers
+    os.kill(worker.pid, signal.SIGSTOP)
+    with control.case("for 4 s"), pytest.raises(TimeoutError), no_longer_than(4):
+        for _ in batches:
+            pass
+    os.kill(worker.pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def no_longer_than(seconds):
+    def give_up(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_an_error_that_no_worker_caused_is_left_as_it_is():
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), explained():
+        torch.ones(2, 3) @ torch.ones(2, 3)

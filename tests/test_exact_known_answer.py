@@ -1,0 +1,61 @@
+"""The test at the start of a portable run, and that it notices what it is there for."""
+
+import time
+
+import pytest
+import torch
+
+from ml_core.errors import ConfigError
+from ml_core.numerics.exact import check_exact, known_answer, rounding
+
+
+def test_this_machine_gives_the_known_answers_at_any_number_of_threads():
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            check_exact("cpu")
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_it_takes_less_than_a_tenth_of_a_second_of_the_processor():
+    check_exact("cpu")
+    started = time.process_time()
+    check_exact("cpu")
+    assert time.process_time() - started < 0.1
+
+
+def test_products_that_lose_bits_are_refused(monkeypatch):
+    whole = torch.Tensor.__matmul__
+
+    def emulated(self, other):
+        if self.dtype != torch.float64:
+            return whole(self, other)
+        return whole(self.float(), other.float()).double()
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", emulated)
+    with pytest.raises(ConfigError, match=r"portable cannot be honoured.*float64.*elastic or fast"):
+        check_exact("cpu")
+
+
+def test_flushed_subnormal_numbers_are_refused():
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush subnormal numbers")
+    try:
+        with pytest.raises(ConfigError, match="a division, a root or a small number"):
+            check_exact("cpu")
+    finally:
+        torch.set_flush_denormal(False)
+
+
+@pytest.mark.parametrize("what", known_answer.KNOWN)
+def test_another_result_of_any_function_is_refused_by_its_name(what, monkeypatch):
+    monkeypatch.setitem(known_answer.KNOWN, what, "0" * 16)
+    with pytest.raises(ConfigError, match=what):
+        check_exact("cpu")
+
+
+def test_factors_with_a_bit_too_many_are_noticed(monkeypatch):
+    monkeypatch.setattr(known_answer, "FACTOR_BITS", rounding.FACTOR_BITS + 1)
+    assert not known_answer._products_are_whole("cpu")
