@@ -124,7 +124,8 @@ def test_every_command_in_the_documentation_works(
             word = str(stand_ins["study"])
         elif word.startswith("runs/") or word in ("RUN", "RUN..."):
             word = str(stand_ins["run"])
-            if arguments[:1] == ["report"] and word in arguments:  # two runs are compared
+            two_runs = arguments[:1] in (["report"], ["verify"])
+            if two_runs and word in arguments:
                 word = str(stand_ins["other"])
         elif word.endswith((".png", "FILES...")):
             word = "patch.png"

@@ -71,8 +71,10 @@ def test_as_torchrun_starts_them_the_ranks_have_the_bits_of_one(straight, data, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("training", [{"accumulate_steps": 2}, {"micro_batch": 8}])
-def test_accumulated_or_uncut_batches_are_elastic_too(data, tmp_path, training):
+@pytest.mark.parametrize(
+    "training", [{"accumulate_steps": 2}, {"micro_batch": 8}, {"numerics": "portable"}]
+)
+def test_accumulated_and_uncut_batches_and_portable_are_elastic_too(data, tmp_path, training):
     found = []
     for world_size in (1, 2):
         folder = tmp_path / str(world_size)

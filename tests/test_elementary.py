@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ml_core.numerics.elementary import EXP_HIGHEST, EXP_LOWEST, exp, log, log1p
+from ml_core.numerics import elementary_arrays
+from ml_core.numerics.elementary import exp, log, log1p
+from ml_core.numerics.fdlibm import EXP_HIGHEST, EXP_LOWEST
 from ml_core.numerics.portable_math import cos, power
 
 
@@ -84,6 +86,19 @@ def test_the_bits_of_exp_and_log_are_these_on_every_machine(function, x, bits):
     for count in (1, 3, 64):  # a vector's worth, and what is left over
         found = function(torch.full((count,), x, dtype=torch.float64))
         assert {value.hex() for value in found.tolist()} == {bits}
+
+
+def test_arrays_get_the_bits_of_tensors():
+    x = torch.cat([
+        torch.linspace(-800, 800, 10_001).double(),
+        torch.tensor([0.0, math.inf, -math.inf, 1e-300, 5e-17]).double(),
+    ])  # fmt: skip
+    assert np.array_equal(elementary_arrays.exp(x.numpy()), exp(x).numpy())
+    above = x[(x >= 0) & x.isfinite()]
+    assert np.array_equal(elementary_arrays.log1p(above.numpy()), log1p(above).numpy())
+    for function in (elementary_arrays.exp, elementary_arrays.log1p):
+        assert np.isnan(function(np.array([math.nan]))).all()
+        assert function(np.zeros(())).shape == ()
 
 
 # ---- cosine and power --------------------------------------------------------------------------

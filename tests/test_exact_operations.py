@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from ml_core.errors import ConfigError
 from ml_core.numerics.arithmetic import arithmetic
 from ml_core.numerics.exact.rounding import MAX_TERMS, leading_power, multiply, round_below
-from ml_core.numerics.exact.summation import sum_last
+from ml_core.numerics.exact.summation import sum_last, sum_over
 
 CONVOLUTIONS = {
     "3x3": ((4, 8, 12, 12), (16, 8, 3, 3), {"padding": 1}),
@@ -178,7 +178,39 @@ def test_a_patch_does_not_depend_on_the_others_even_where_they_are_nan_or_huge()
     assert among[0].isnan().all() and not among[1:].isnan().any()
 
 
-def test_a_sum_of_zeros_is_plus_zero():
+def test_patches_of_any_magnitude_in_any_order_have_one_weight_gradient():
+    # as many windows as are added up at once: their sum is exact
+    x, w = drawn(32, 8, 8, 8, spread=3.0), drawn(16, 8, 3, 3, seed=1).requires_grad_()
+    outer = drawn(32, 16, 8, 8, seed=2, spread=3.0)
+    gradients = []
+    for order in (torch.arange(32), torch.arange(31, -1, -1)):
+        with arithmetic("exact", "cpu"):
+            y = F.conv2d(x[order], w, padding=1)
+        gradients += torch.autograd.grad(y, [w], outer[order])
+    assert same_bits(*gradients)
+
+
+def test_a_sum_longer_than_2048_is_added_in_pieces_that_are_exact():
+    a = torch.full((1, 3 * MAX_TERMS), 2.0**21 - 1, dtype=torch.float64)
+    piece = (2**21 - 1) ** 2 * MAX_TERMS  # below 2^53; twice and thrice that is rounded
+    total = multiply(a, a.t())
+    assert int(total) == int(float(piece + piece) + float(piece))
+
+
+def test_the_gradient_of_what_is_broadcast_is_added_by_halves():
+    x, scale = drawn(16, 4, 30, 30), drawn(4, 1, 1, seed=1)
+    outer = drawn(16, 4, 30, 30, seed=9)
+    _, _, gradient = with_gradients(lambda x, scale: x * scale, (x, scale), "exact")
+    assert same_bits(gradient, sum_over(outer * x, (0, 2, 3))[0])
+    _, native = with_gradients(lambda scale: x * scale, (scale,), "fp32")
+    assert not same_bits(gradient, native)
+
+
+def test_a_sum_of_zeros_is_plus_zero_even_where_a_library_says_minus(monkeypatch):
+    product = torch.Tensor.__matmul__
+    monkeypatch.setattr(
+        torch.Tensor, "__matmul__", lambda a, b: product(a, b).masked_fill(product(a, b) == 0, -0.0)
+    )
     x, w = torch.zeros(1, 4, 5, 5), -torch.ones(2, 4, 3, 3)
     with arithmetic("exact", "cpu"):
         results = [F.conv2d(x, w, padding=1), F.linear(x.flatten(1), -torch.ones(3, 100))]

@@ -1,5 +1,7 @@
 """Fixed point: what a number becomes, and that sums of such have the same bits in any order."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -117,7 +119,8 @@ def test_many_numbers_fit_whose_norm_is_too_large():
 
 def test_losses_on_the_grid_have_an_exact_sum():
     losses = [float(np.float32(loss)) for loss in (1e-7, 3.3e-9, 700.123, 2.0**-30, 0.6931)]
-    exact = sum(to_units(loss) for loss in losses)
+    exact = sum(round(Fraction(loss) * 2**36) for loss in losses)
+    assert [to_units(loss) for loss in losses] == [round(Fraction(x) * 2**36) for x in losses]
     for order in (losses, losses[::-1]):
         assert sum(on_grid(loss) for loss in order) * UNITS == exact
     assert on_grid(float("inf")) == float("inf") and np.isnan(on_grid(float("nan")))

@@ -124,10 +124,16 @@ def test_a_committed_prediction_does_not_depend_on_its_batch(golden, name):
 
 
 def test_the_script_says_what_is_not_as_committed(golden):
-    found = {"parts": dict(golden["parts"]), "sgd": dict(golden["sgd"]["witness"])}
+    found = {
+        "known_answers": "as they should be",
+        "parts": dict(golden["parts"]),
+        "sgd": dict(golden["sgd"]["witness"]),
+    }
     assert script.compare(found, golden, ["sgd"]) == []
     found["parts"]["norm"], found["sgd"]["final_state"] = "0", "0"
+    found["known_answers"] = "wrong"
     assert script.compare(found, golden, ["sgd"]) == [
+        "known answers: wrong",
         "part: norm",
         "sgd: the weights or the optimizer state after the last step differ",
     ]

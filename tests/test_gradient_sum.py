@@ -10,7 +10,7 @@ from torch import nn
 
 from ml_core.distributed import ALONE
 from ml_core.errors import ConfigError, TrainingError
-from ml_core.numerics.fixed_point import MAX_TERMS, on_grid
+from ml_core.numerics.fixed_point import LARGEST, MAX_TERMS, on_grid
 from ml_core.solver.gradient_sum import FixedPointSum, PlainSum, Tallies
 
 NUM_PATCHES, MICRO_BATCH = 44, 8  # six micro-batches, the last of four patches
@@ -145,7 +145,13 @@ def test_a_single_micro_batch_has_the_bits_it_has_beside_an_idle_rank():
 
 
 def single_step(ranks):
-    return step_of([3] if ranks.rank == 1 else [], ranks)
+    """Take a step of one micro-batch on each rank, then one of which rank 1 has all."""
+    net, micros = build_net(), micro_batches()
+    sums = FixedPointSum(net.parameters(), ranks)
+    sum_step(net, sums, [micros[ranks.rank]])
+    net.zero_grad(set_to_none=True)
+    tallies = sum_step(net, sums, [micros[3]] if ranks.rank == 1 else [])
+    return gradient_bits(net), tallies
 
 
 def test_a_single_micro_batch_needs_no_second_copy_of_the_gradient():
@@ -160,11 +166,12 @@ def test_a_single_micro_batch_needs_no_second_copy_of_the_gradient():
 def test_a_step_forgets_the_one_before():
     net = build_net()
     sums = FixedPointSum(net.parameters())
-    for micros in (micro_batches(seed=5), micro_batches()):
-        tallies = sum_step(net, sums, micros)
-        found = gradient_bits(net)
-        net.zero_grad(set_to_none=True)
-    assert (found, tallies) == step_of(range(6))
+    sum_step(net, sums, micro_batches(seed=5))
+    assert not spoil_pass(net, sums, math.nan)
+    assert spoil_pass(net, sums, LARGEST)
+    net.zero_grad(set_to_none=True)
+    tallies = sum_step(net, sums, micro_batches())
+    assert (gradient_bits(net), tallies) == step_of(range(6))
 
 
 def test_the_tallies_are_sums_over_the_whole_step():
@@ -186,15 +193,23 @@ def test_a_wish_to_stop_and_a_bad_loss_reach_every_rank():
     assert run_ranks(3, ask_to_stop) == [Tallies(wants_stop=1, num_bad=1)] * 3
 
 
+def spoil_pass(net, sums, value):
+    """Add a backward pass whose gradient holds `value`; return what `add` says."""
+    backward(net, *micro_batches()[0])
+    net[3].weight.grad[1, 2, 0, 1] = value
+    return sums.add()
+
+
 def spoil(ranks, value):
     """Have a gradient hold `value` on the last rank; return what it says and the tallies."""
-    net, micros = build_net(), micro_batches()
+    net = build_net()
     sums = FixedPointSum(net.parameters(), ranks)
     sums.start()
-    backward(net, *micros[ranks.rank])
     if ranks.rank == ranks.world_size - 1:
-        net[3].weight.grad[1, 2, 0, 1] = value
-    is_finite = sums.add()
+        is_finite = spoil_pass(net, sums, value)
+    else:
+        backward(net, *micro_batches()[0])
+        is_finite = sums.add()
     try:
         return is_finite, sums.finish(Tallies(patches=8)).num_bad
     except TrainingError as error:

@@ -103,6 +103,13 @@ def test_every_dtype_and_range_is_read_as_the_same_grey_levels(tmp_path, patches
     assert np.array_equal(levels, patches[ROWS])
 
 
+@pytest.mark.parametrize("convert", [lambda p: p, lambda p: p.astype(np.float32)])
+@pytest.mark.parametrize("chunks", [None, (5, 96, 96, 3)])
+def test_no_rows_are_no_patches(tmp_path, patches, convert, chunks):
+    file = PatchFile(store(tmp_path / "x.h5", convert(patches), chunks=chunks))
+    assert file.read(np.array([], np.int64)).shape == (0, 96, 96, 3)
+
+
 def test_blocks_give_every_wanted_row_once_and_stay_small(tmp_path, patches, monkeypatch):
     monkeypatch.setattr("ml_core.data.patch_file._BLOCK_BYTES", 5 * 96 * 96 * 3)
     for chunks in (None, (2, 96, 96, 3)):

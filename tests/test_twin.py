@@ -97,6 +97,7 @@ def test_ranks_are_refused_in_fast_before_anything_is_trained(twin, data_dir, tm
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_is_said_and_leaves_no_verdict(twin, tmp_path):
     config = config_of(tmp_path, tmp_path / "no-data-here")
     code, result, out = twin(config)

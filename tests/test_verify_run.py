@@ -450,6 +450,7 @@ def test_a_witness_of_other_bits_is_not_identical_and_says_where(verify, witness
     assert f"ml-core {document['made_with']['ml-core']}" in done.out
 
 
+@pytest.mark.slow
 def test_a_witness_of_another_seed_has_other_bits(verify, witness_file, tmp_path):
     document = read_json(witness_file)
     document["recipe"]["seed"] += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,14 +104,17 @@ def _git(root: Path, *arguments: str) -> str:
 def add_line(path: Path, line: FaultLine) -> None:
     """Put `line` into the JSON list at `path`, in place of an older one of the same row and `what`.
 
-    The tests of several processes share the file, so a lock beside it is held meanwhile.
+    The tests of several processes share the file, so its folder is locked meanwhile.
     """
     path = path.resolve()
-    with open(path.with_name(f".{path.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
         lines = json.loads(path.read_text()) if path.is_file() else []
         others = [one for one in lines if (one["row"], one["what"]) != (line.row, line.what)]
         lines = sorted([*others, asdict(line)], key=lambda one: (one["row"], one["what"]))
         aside = path.with_name(f".{path.name}.part")
         aside.write_text(json.dumps(lines, indent=1) + "\n")
         aside.replace(path)
+    finally:
+        os.close(folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ml_core.checkpoint import load_last
 from ml_core.config import Config
-from ml_core.errors import CheckpointError
+from ml_core.errors import CheckpointError, MLCoreError
 from ml_core.pipeline.evaluate import evaluate
 from ml_core.pipeline.report import report
 from ml_core.pipeline.train import resume, train
@@ -19,6 +19,7 @@ STEPS_PER_EPOCH, EPOCHS, INTERVAL = 4, 3, 2
 NUM_TRAIN, NUM_VALID, BATCH_SIZE = 64, 32, 16
 SETTINGS = {
     "data": {"batch_size": BATCH_SIZE},
+    "model": {"hidden_units": [4]},
     "training": {
         "epochs": EPOCHS,
         "num_threads": 1,
@@ -33,7 +34,10 @@ def do_job(
     environment: Mapping[str, str] | None = None,
     change: Callable[[], None] | None = None,
 ) -> None:
-    """Train, evaluate and report; `change` switches something off before. Exits by how it went."""
+    """Train, evaluate and report; `change` switches something off before.
+
+    Exits with 2 where that raised what a user can mend, as the command line does.
+    """
     os.environ.update(environment or {})
     folder = config_path.parent
     with open(folder / "output.log", "ab") as output:
@@ -41,21 +45,13 @@ def do_job(
         os.dup2(output.fileno(), 2)
     if change is not None:
         change()
-    config = Config.load(config_path)
-    run = _train_to_the_end(config, folder)
-    _say(folder, "evaluate")
-    evaluate(run)
-    _say(folder, "report")
-    report([run])
-    _say(folder, "done")
-
-
-def call_and_exit(call: Callable[..., None], *arguments: object) -> None:
-    """Call, and exit with 2 where that raised what a user can mend, as the command line does."""
-    from ml_core.errors import MLCoreError
-
     try:
-        call(*arguments)
+        run = _train_to_the_end(Config.load(config_path), folder)
+        _say(folder, "evaluate")
+        evaluate(run)
+        _say(folder, "report")
+        report([run])
+        _say(folder, "done")
     except MLCoreError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         os._exit(2)
@@ -83,6 +79,12 @@ def _train_to_the_end(config: Config, folder: Path) -> Path:
 
 def _say(folder: Path, phase: str) -> None:
     (folder / "phase").write_text(phase)
+
+
+def phase_of(config_path: Path) -> str:
+    """Return what the job was at: start, train, evaluate, report or done."""
+    phase = config_path.parent / "phase"
+    return phase.read_text() if phase.is_file() else "start"
 
 
 def newest_run(folder: Path) -> RunDir | None:

@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,18 @@ import torch
 from run_bits import final_bits
 from tiny_pcam import write_config, write_tiny_pcam
 
-from ml_core.checkpoint import MANIFEST_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, files
+from ml_core.checkpoint import (
+    MANIFEST_FILE,
+    MODEL_FILE,
+    OPTIMIZER_FILE,
+    STATE_FILE,
+    files,
+    load_last,
+)
 from ml_core.checkpoint import load_best as load_best_of
-from ml_core.checkpoint import load_last
 from ml_core.config import Config
 from ml_core.errors import CheckpointError
+from ml_core.pipeline import train as stage
 from ml_core.pipeline.train import resume, train
 from ml_core.runs import RunDir, RunRecord
 
@@ -47,24 +55,12 @@ def world(tmp_path_factory):
     path = write_config(folder / "config.yaml", data, training=settings, data={"batch_size": 16})
     config = Config.load(path)
     (straight,) = train(config, command="a test")["runs"]
-    (stopped,) = _train_until(config, 3)
+    with pytest.MonkeyPatch.context() as patch:
+        until_third = partial(stage.train_seed, on_epoch=StopAfter(3))
+        patch.setattr(stage, "train_seed", until_third)
+        (stopped,) = train(config, command="a test")["runs"]
     assert stopped["status"] == "interrupted"
     return final_bits(RunDir(Path(straight["run"]))), Path(stopped["run"])
-
-
-def _train_until(config: Config, epoch: int):
-    from ml_core.pipeline import train as stage
-
-    begin = stage.train_seed
-
-    def and_stop(*arguments, **options):
-        return begin(*arguments, **options, on_epoch=StopAfter(epoch))
-
-    stage.train_seed = and_stop
-    try:
-        return stage.train(config, command="a test")["runs"]
-    finally:
-        stage.train_seed = begin
 
 
 def newest(run: RunDir) -> list[Path]:

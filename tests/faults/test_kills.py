@@ -5,78 +5,26 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import one_job
 import pytest
-from forked import context
-from one_job import INTERVAL, check_logs, do_job, newest_run, num_lost_steps
-from run_bits import final_bits
-from tiny_pcam import write_config, write_tiny_pcam
+from jobs import PATIENCE_S, Jobs, finish, output_of, results, shared_jobs, start
+from one_job import INTERVAL, newest_run, num_lost_steps, phase_of
 
-from ml_core.runs import read_json, read_jsonl
+from ml_core.runs import read_jsonl
 from ml_core.solver import trainer
 from ml_core.tracking import ExperimentTracker
 
 pytestmark = pytest.mark.faults
 
 MOST_KILLS = 6  # of one job; then it is left to end
-PATIENCE_S = 300
 
 
-class Jobs:
-    """Makes jobs on one data set, and knows what one that was left alone computes."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.data = write_tiny_pcam(folder / "data", one_job.NUM_TRAIN, one_job.NUM_VALID)
-        self._num = 0
-        straight = self.new()
-        start(straight).join(PATIENCE_S)  # the first one waits for the server of forks
-        started = time.monotonic()
-        straight = self.new()
-        assert finish(straight) == 0
-        self.seconds = time.monotonic() - started
-        self.bits = results(straight)
-
-    def new(self, **data: int) -> Path:
-        """Return the config of a job that has not begun."""
-        self._num += 1
-        folder = self.folder / f"job-{self._num}"
-        folder.mkdir()
-        settings = {**one_job.SETTINGS, "data": {**one_job.SETTINGS["data"], **data}}
-        return write_config(folder / "config.yaml", self.data, **settings)
-
-
-def start(config: Path, change: Callable[[], None] | None = None):
-    child = context().Process(target=do_job, args=(config, None, change))
-    child.start()
-    return child
-
-
-def finish(config: Path, change: Callable[[], None] | None = None) -> int:
-    """Let the job end; return its exit code."""
-    child = start(config, change)
-    child.join(PATIENCE_S)
-    assert child.exitcode is not None, "the job hangs"
-    return int(child.exitcode)
-
-
-def results(config: Path) -> tuple[object, ...]:
-    """Return what the job's run computed, its scores, and that it has a report; check its logs."""
-    run = newest_run(config.parent)
-    assert run is not None
-    check_logs(run)
-    assert run.report_path.is_file()
-    scores = {key: value for key, value in read_json(run.metrics_path).items() if key != "run_id"}
-    return (*final_bits(run), scores)
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture
 def jobs(tmp_path_factory) -> Jobs:
-    return Jobs(tmp_path_factory.mktemp("jobs"))
+    return shared_jobs(tmp_path_factory.getbasetemp())
 
 
 def killed_job(jobs: Jobs, config: Path, rng: random.Random, most: int) -> list[str]:
@@ -89,10 +37,10 @@ def killed_job(jobs: Jobs, config: Path, rng: random.Random, most: int) -> list[
         child.join()
         if child.exitcode != -9:
             break
-        moments.append((config.parent / "phase").read_text())
+        moments.append(phase_of(config))
         lost = num_lost_steps(config.parent)
         assert lost <= INTERVAL, f"{lost} steps were lost by a kill"
-    assert finish(config) == 0, (config.parent / "output.log").read_text()[-2000:]
+    assert finish(config) == 0, output_of(config)
     return moments
 
 
@@ -126,7 +74,7 @@ def test_a_job_killed_between_the_line_of_an_epoch_and_its_checkpoint_is_the_sam
     child.join(PATIENCE_S)
     with kills.case("kill"):
         assert child.exitcode == -9
-        assert finish(config) == 0, (config.parent / "output.log").read_text()[-2000:]
+        assert finish(config) == 0, output_of(config)
         assert results(config) == jobs.bits, "other bits than those of the job left alone"
 
 

@@ -207,7 +207,7 @@ def test_a_mutated_override_is_obeyed_or_refused_in_words(tmp_path, draws, fault
 FORMS = (
     {"model.name": "mlp", "optimizer.name": "adamw", "scheduler.name": "constant"},
     {"model.name": "cnn", "optimizer.name": "sgd", "scheduler.name": "one_cycle"},
-    {"model.name": "mlp", "optimizer.name": "adam", "scheduler.name": "cosine"},
+    {"training.numerics": "elastic", "optimizer.name": "adam", "scheduler.name": "cosine"},
     {"model.name": "mlp", "optimizer.name": "sgd", "scheduler.name": "step"},
     {"model.name": "mlp", "optimizer.name": "sgd", "scheduler.name": "plateau"},
 )

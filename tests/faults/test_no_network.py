@@ -29,10 +29,12 @@ set -e
 mount --bind "$RUN" "$RUN"
 mount -o remount,ro,bind "$RUN"
 mount -t tmpfs tmpfs "$HOME"
-strace -f -qq -e trace=connect -o "$TRACE" "$@"
+strace -f -qq -e signal=none -e trace=connect -o "$TRACE" "$@"
 test -z "$(ls -A "$HOME")" || { echo "something was written into the empty home" >&2; exit 99; }
 """
-CONNECT = re.compile(r"\bconnect\(")
+# libc asks its own cache of user names, on this machine, for the name of this user; that goes
+# nowhere, and is not ours to prevent.
+CONNECT = re.compile(r"\bconnect\((?!.*/nscd/socket)")
 
 
 class World:
@@ -107,9 +109,12 @@ def test_verify_needs_no_network_and_writes_nothing_into_the_run(run, tmp_path, 
 
 
 def test_a_command_that_asks_the_network_is_seen(run, tmp_path, fault):
-    code = "import socket; socket.socket().connect_ex(('10.0.0.1', 80))"
-    _, num_connects = World(run.path, tmp_path).do(sys.executable, "-c", code)
-    assert num_connects == 1
+    code = "import socket; socket.socket({}).connect_ex({})"
+    asking = {"socket.AF_INET": ("10.0.0.1", 80), "socket.AF_UNIX": "/run/other/socket"}
+    for family, address in asking.items():
+        asked = code.format(family, repr(address))
+        _, num_connects = World(run.path, tmp_path).do(sys.executable, "-c", asked)
+        assert num_connects == 1
     done, _ = World(run.path, tmp_path).do("touch", run.path / "new")
     assert "Read-only file system" in done.stderr
     done, _ = World(run.path, tmp_path).do("sh", "-c", "touch $HOME/new")

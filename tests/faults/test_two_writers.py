@@ -13,32 +13,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from forked import context
-from one_job import call_and_exit, check_logs, do_job, newest_run
+from jobs import PATIENCE_S, Jobs, output_of, shared_jobs, start
+from one_job import check_logs, newest_run
 from run_bits import final_bits
-from test_kills import Jobs
 
-from ml_core.checkpoint import load_checkpoint, load_last, save_checkpoint
-from ml_core.errors import CheckpointError
+from ml_core.checkpoint import load_last, save_checkpoint
+from ml_core.checkpoint.files import writer_of
 from ml_core.lease import Lease, Lineage
 from ml_core.runs import RunDir, RunRecord
 
 pytestmark = pytest.mark.faults
 
-PATIENCE_S = 300
 
-
-@pytest.fixture(scope="module")
+@pytest.fixture
 def jobs(tmp_path_factory) -> Jobs:
-    return Jobs(tmp_path_factory.mktemp("jobs"))
+    return shared_jobs(tmp_path_factory.getbasetemp())
 
 
-def start(config: Path, restart: int, change=None):
-    """Start the job, or start it again, as Slurm does."""
-    slurm = {"SLURM_JOB_ID": "12", "SLURM_RESTART_COUNT": str(restart)}
-    child = context().Process(target=call_and_exit, args=(do_job, config, slurm, change))
-    child.start()
-    return child
+def slurm(restart: int) -> dict[str, str]:
+    """Return what Slurm tells a job that it has started again `restart` times."""
+    return {"SLURM_JOB_ID": "12", "SLURM_RESTART_COUNT": str(restart)}
 
 
 def checkpoints(config: Path) -> list[Path]:
@@ -58,12 +52,12 @@ def two_writers(jobs: Jobs, config: Path, rng: random.Random, change=None, *, fr
     The first one is `frozen` when the second takes over, and thaws while that one trains; or it
     goes on all the time.
     """
-    first = start(config, 0, change)
+    first = start(config, change, slurm(0))
     wait_for(lambda: checkpoints(config) or not first.is_alive(), "there is a checkpoint")
     time.sleep(jobs.seconds * 0.1 * rng.random())
     if frozen:
         os.kill(first.pid, signal.SIGSTOP)
-    second = start(config, 1)
+    second = start(config, None, slurm(1))
     if frozen:
         run = newest_run(config.parent)
         wait_for(
@@ -75,24 +69,6 @@ def two_writers(jobs: Jobs, config: Path, rng: random.Random, change=None, *, fr
     for child in (first, second):
         child.join(PATIENCE_S)
     return first, second
-
-
-def writers_of(run: RunDir) -> set[str | None]:
-    """Return the tokens in the checkpoints that a loader accepts."""
-    found = set()
-    for path in run.checkpoints_dir.glob("step-*"):
-        try:
-            load_checkpoint(path)
-        except CheckpointError:
-            continue
-        found.add(load_token(path))
-    return found
-
-
-def load_token(path: Path) -> str | None:
-    from ml_core.checkpoint.files import writer_of
-
-    return writer_of(path)
 
 
 @pytest.mark.parametrize("frozen", [True, False], ids=["frozen, then thawed", "never frozen"])
@@ -107,7 +83,7 @@ def test_of_two_writers_the_first_is_told_to_stop_and_nothing_of_it_counts(
         output = (config.parent / "output.log").read_text()
         with pairs.case(f"pair {number}"):
             run = newest_run(config.parent)
-            assert second.exitcode == 0, output[-2000:]
+            assert second.exitcode == 0, output_of(config)
             generations = Lineage.read(run.lease_path).generations
             if len(generations) == 2:  # else the first was done before the second came
                 assert first.exitcode == 2, f"the first ended with {first.exitcode}"
@@ -123,7 +99,7 @@ def test_of_two_writers_the_first_is_told_to_stop_and_nothing_of_it_counts(
 def _after(run: RunDir, step: int) -> set[str | None]:
     """Return the tokens in checkpoints after `step`."""
     found = run.checkpoints_dir.glob("step-*")
-    return {load_token(path) for path in found if int(path.name[5:]) > step}
+    return {writer_of(path) for path in found if int(path.name[5:]) > step}
 
 
 # ---- the same with a protection switched off ---------------------------------------------------

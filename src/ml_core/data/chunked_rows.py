@@ -41,7 +41,8 @@ class ChunkedRows:
         """
         dataset = self._dataset()
         wanted, positions = np.unique(rows, return_inverse=True)
-        values = np.empty((len(wanted), *dataset.shape[1:]), dataset.dtype)
+        with decodable(self._path, f"{len(wanted):,} of its patches, {dataset.shape[1:]},"):
+            values = np.empty((len(wanted), *dataset.shape[1:]), dataset.dtype)
         start = 0
         for piece in np.split(wanted, np.flatnonzero(np.diff(wanted // self._chunk_rows)) + 1):
             if len(piece) == 0:  # only where no row is wanted at all

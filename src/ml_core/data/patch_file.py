@@ -115,7 +115,7 @@ class PatchFile:
         return establish_value_range(sample, str(self.path))
 
     def _check_finite(self, levels: npt.NDArray[np.float32], rows: Rows) -> None:
-        bad = ~np.isfinite(levels).reshape(len(levels), -1).all(axis=1)
+        bad = ~np.isfinite(levels).all(axis=(1, 2, 3))
         if bad.any():
             raise DataError(
                 f"{self.path}: patch {rows[bad][0]} holds NaN or Inf. Leave such patches out "
@@ -125,10 +125,10 @@ class PatchFile:
     def _report_out_of_range(self, levels: npt.NDArray[np.float32], rows: Rows) -> None:
         if self._said_out_of_range:
             return
-        outside = ((levels < 0) | (levels > 255)).reshape(len(levels), -1)
+        outside = (levels < 0) | (levels > 255)
         if outside.any():
             self._said_out_of_range = True
-            num_patches = int(outside.any(axis=1).sum())
+            num_patches = int(outside.any(axis=(1, 2, 3)).sum())
             log.warning(
                 "%s: %d values outside 0..255 clipped in %d of the %d patches just read, first "
                 "patch %d; later ones are clipped without a word.",
@@ -136,7 +136,7 @@ class PatchFile:
                 outside.sum(),
                 num_patches,
                 len(rows),
-                rows[outside.any(axis=1)][0],
+                rows[outside.any(axis=(1, 2, 3))][0],
             )
 
 

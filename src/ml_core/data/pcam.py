@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from ml_core.data.layout import (
     PATCH_KEY,
@@ -41,6 +41,15 @@ class PatchBatch:
         self.images = images  # (B, 3, H, W) uint8, or what a transform made of each patch
         self.labels = labels  # (B,) long
         self.index = index  # (B,) long, rows in the source file
+
+    def share_memory_(self) -> None:
+        """Put what is a tensor where another process can have it; raises RuntimeError for no room.
+
+        Said here it reaches the training; the thread that sends a batch would drop it unsaid.
+        """
+        for tensor in (self.images, self.labels, self.index):
+            if isinstance(tensor, Tensor):
+                tensor.share_memory_()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -114,7 +123,10 @@ class PCAMDataset(Dataset[tuple[Any, Tensor]]):
             images = [self.transform(patch) for patch in patches]
         else:
             images = torch.from_numpy(patches).permute(0, 3, 1, 2)
-        return PatchBatch(images, torch.from_numpy(self.labels[chosen]), torch.from_numpy(rows))
+        batch = PatchBatch(images, torch.from_numpy(self.labels[chosen]), torch.from_numpy(rows))
+        if get_worker_info() is not None:
+            batch.share_memory_()
+        return batch
 
 
 @cache  # once per file and process, however many data sets are made of it

@@ -7,7 +7,8 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from ml_core.errors import DataError
 # that a batch is late only when a disk has been silent for as long.
 TIMEOUT_S = 45.0
 
+# The first three also from the socket by which a dying worker hands a batch over.
+_RAISED = (OSError, EOFError, RuntimeError, MemoryError, DataError)
 _SHARED_MEMORY = Path("/dev/shm")
 _AGAIN = (
     "No batch was skipped: what was trained is in the checkpoints, and a resume goes on with the "
@@ -25,18 +28,30 @@ _AGAIN = (
 )
 
 
-def in_plain_words(batches: Iterator[Any]) -> Iterator[Any]:
+def in_plain_words(batches: Iterator[Any], timeout_s: float = TIMEOUT_S) -> Iterator[Any]:
     """Yield `batches` of torch's DataLoader with workers; what befalls one is a DataError.
 
-    Its workers are killed then: one that is stopped (SIGSTOP, a hung disk) ends by nothing less,
-    and this process would wait for it for ever when it exits.
+    So is a batch that does not come for `timeout_s`. The time limit of torch does not do: having
+    got a batch's name, it waits without limit for a stopped worker to hand the memory over. The
+    workers are killed then, since one that is stopped (SIGSTOP, a hung disk) ends by nothing less.
     """
-    try:
-        with explained():
-            yield from batches
-    except DataError:
-        _kill(getattr(batches, "_workers", ()))
-        raise
+    workers = getattr(batches, "_workers", ())
+    with _Watch(workers, timeout_s) as watch:
+        while True:
+            try:
+                with watch.waiting():
+                    batch = next(batches)
+            except StopIteration:
+                return
+            except _RAISED as error:
+                late = _late(timeout_s) if watch.has_killed else None
+                told = late or _explain(str(error)) or _explain_exit(workers)
+                _kill(workers)
+                _bury(workers)
+                if told is None:
+                    raise
+                raise DataError(told) from error
+            yield batch
 
 
 @contextmanager
@@ -48,7 +63,7 @@ def explained() -> Iterator[None]:
     """
     try:
         yield
-    except (DataError, OSError, RuntimeError, MemoryError) as error:
+    except _RAISED as error:
         if (told := _explain(str(error))) is None:
             raise
         raise DataError(told) from error
@@ -60,12 +75,6 @@ def _explain(text: str) -> str | None:
         return f"a worker that reads data (process {died[1]}) {_cause_of(died[2])} {_AGAIN}"
     if died := re.search(r"DataLoader worker \(pid\(s\) ([\d, ]+)\) exited unexpectedly", text):
         return f"a worker that reads data (process {died[1]}) ended by itself. {_AGAIN}"
-    if late := re.search(r"DataLoader timed out after (\S+) seconds", text):
-        return (
-            f"no batch came for {float(late[1]):g} s: a worker that reads data hangs, is stopped, "
-            f"or could not hand its batch over ({_room()}). See whether the disk of the data "
-            f"answers. {_AGAIN}"
-        )
     if "in DataLoader worker process" not in text:
         return None
     if "DataError: " in text:
@@ -77,6 +86,69 @@ def _explain(text: str) -> str | None:
         )
     if "No space left on device" in text or "shared memory" in text or "torch_shm" in text:
         return f"a worker could not hand its batch over: {_room()}. {_MORE_ROOM} {_AGAIN}"
+    return None
+
+
+class _Watch:
+    """Kills `workers` once a batch has been waited for longer than `timeout_s`, from a thread.
+
+    It counts its own ticks, not the clock: a job that is suspended as a whole and goes on later has
+    not waited.
+    """
+
+    def __init__(self, workers: Sequence[Any], timeout_s: float) -> None:
+        self.has_killed = False
+        self._workers = workers
+        self._tick_s = timeout_s / _TICKS
+        self._ticks_left: int | None = None  # None while nobody waits
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="worker watch", daemon=True)
+
+    def __enter__(self) -> _Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        self._ticks_left = _TICKS
+        try:
+            yield
+        finally:
+            self._ticks_left = None
+
+    def _run(self) -> None:
+        while not self._is_over.wait(self._tick_s):
+            left = self._ticks_left
+            if left == 0:
+                self.has_killed = True
+                _kill(self._workers)
+                return
+            if left is not None:
+                self._ticks_left = left - 1
+
+
+_TICKS = 30
+
+
+def _late(timeout_s: float) -> str:
+    return (
+        f"no batch came for {timeout_s:g} s: a worker that reads data hangs, is stopped, or could "
+        f"not hand its batch over ({_room()}). See whether the disk of the data answers. {_AGAIN}"
+    )
+
+
+def _explain_exit(workers: Sequence[Any]) -> str | None:
+    """Return what ended the first of `workers` that is no more; None where all of them live."""
+    for worker in workers:
+        worker.join(timeout=0.5)  # its socket closes before it is gone
+        if worker.exitcode is not None:
+            signal_name = signal.strsignal(-worker.exitcode) if worker.exitcode < 0 else None
+            cause = _cause_of(signal_name) if signal_name else "ended by itself."
+            return f"a worker that reads data (process {worker.pid}) {cause} {_AGAIN}"
     return None
 
 
@@ -103,11 +175,20 @@ def _room() -> str:
         usage = shutil.disk_usage(_SHARED_MEMORY)
     except OSError:
         return f"there is no {_SHARED_MEMORY}"
-    return f"{_SHARED_MEMORY} has {usage.free >> 20:,} of {usage.total >> 20:,} MiB free"
+    return f"{_SHARED_MEMORY} has {usage.free >> 10:,} of {usage.total >> 10:,} KiB free"
 
 
-def _kill(workers: Any) -> None:
+def _kill(workers: Sequence[Any]) -> None:
     for worker in workers:
         if worker.pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker.pid, signal.SIGKILL)
+
+
+def _bury(workers: Sequence[Any]) -> None:
+    """Wait for `workers` that were killed; that they were is not to be said a second time."""
+    with contextlib.suppress(RuntimeError):  # torch says it once, from a signal handler
+        for worker in workers:
+            worker.join()
+    for worker in workers:
+        worker.join()

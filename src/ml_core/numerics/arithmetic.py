@@ -29,8 +29,7 @@ def arithmetic(precision: str, device_type: str) -> contextlib.AbstractContextMa
 
 @contextlib.contextmanager
 def _exactly() -> Iterator[None]:
-    from ml_core.numerics.exact.mode import ExactMode
+    from ml_core.numerics.exact.mode import ExactMode  # for those who never ask, import is quicker
 
-    # autocast that someone put around us would hand bfloat16 to what asks for float32
     with ExactMode():
         yield

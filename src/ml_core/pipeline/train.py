@@ -21,8 +21,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ml_core.checkpoint import Checkpoint, load_best, load_checkpoint, load_last
 from ml_core.config import Config
 from ml_core.data.checks import SplitRecord
@@ -36,7 +34,8 @@ from ml_core.lease import Lease, slurm_job
 from ml_core.log import shown
 from ml_core.models import PatchClassifier, build_from_spec, describe_model
 from ml_core.pipeline.parts.data_gate import Gate, pass_gate
-from ml_core.pipeline.parts.device import choose_device, choose_precision
+from ml_core.pipeline.parts.device import choose_device
+from ml_core.pipeline.parts.numerics import prepare
 from ml_core.pipeline.parts.ranks import Invitation, joined_ranks
 from ml_core.pipeline.parts.splits import (
     check_data,
@@ -51,9 +50,7 @@ from ml_core.reproducibility import (
     code_record,
     hardware_record,
     installed_packages,
-    numerics_record,
     package_versions,
-    prepare_numerics,
     refuse_other_numerics,
 )
 from ml_core.reproducibility.packages import render_packages
@@ -107,7 +104,7 @@ def train_seed(
     A trial of a study brings its own empty `run`, what its record says of the `study`, and an
     `on_epoch` that may stop it.
     """
-    numerics = _prepare(config, config.training.num_threads, ranks)  # before a directory is made
+    numerics = prepare(config, config.training.num_threads, ranks)  # before a directory is made
     if run is None:
         name = f"{dt.datetime.now():%Y%m%d-%H%M%S}-seed{seed}"
         run = RunDir.create(config.output_dir / config.experiment_name, name)
@@ -165,7 +162,7 @@ def resume(
             checkpoint = load_last(run.checkpoints_dir)
             checks = check_data(config, SPLITS, run_exclusions(run, record))
             refuse_other_data(record, checks)
-            numerics = _prepare(config, checkpoint.state["num_threads"], ranks)
+            numerics = prepare(config, checkpoint.state["num_threads"], ranks)
             step = checkpoint.state["train"]["step"]
             if elsewhere:
                 _note_elsewhere(record, numerics, step)
@@ -209,21 +206,6 @@ def _lease(run: RunDir) -> Lease:
     return Lease.take(run, job=job, restart=restart)
 
 
-def _prepare(config: Config, num_threads: int | None, ranks: Ranks) -> dict[str, Any]:
-    """Set what the config's level of numerics needs, or refuse; return what the record says of it.
-
-    `num_threads` is what a run has had so far; None leaves it to the machine.
-    """
-    training = config.training
-    device = choose_device(training.device)
-    choose_precision(training, device)  # portable is tried on this machine, once
-    prepare_numerics(training.numerics, num_threads, str(device))
-    micro_batch = None if training.numerics == "fast" else training.micro_batch
-    return numerics_record(
-        training.numerics, torch.get_num_threads(), str(device), ranks.world_size, micro_batch
-    )
-
-
 def _follow(ranks: Ranks, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """Take this rank's part in the training that rank 0 has made or goes on with."""
     invitation = Invitation.from_text(ranks.share_text(None))
@@ -232,7 +214,7 @@ def _follow(ranks: Ranks, overrides: Iterable[str] = ()) -> dict[str, Any]:
     config = load_run_config(run, overrides)
     checkpoint = load_checkpoint(invitation.checkpoint) if invitation.checkpoint else None
     num_threads = checkpoint.state["num_threads"] if checkpoint else config.training.num_threads
-    _prepare(config, num_threads, ranks)
+    prepare(config, num_threads, ranks)
     trainer, batches, valid = _build(config, run, record, checkpoint, ranks=ranks)
     result = trainer.fit(batches, valid)
     return {"run": str(run.path), "status": result.status, "best": {}, "findings": []}

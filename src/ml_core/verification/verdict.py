@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any
 
 from ml_core.errors import RunError
@@ -19,6 +20,7 @@ BINDING_FOR_REPLAY: tuple[Kind, ...] = ("config", "data", "numerics")
 BINDING_FOR_TWO: tuple[Kind, ...] = ("data", "numerics")
 
 NOW = "now"  # the other side of a replay
+MOST_SHOWN = 4  # differences of a kind that are said one by one
 
 
 @dataclass(frozen=True)
@@ -110,19 +112,30 @@ def _common(a: RunDir, b: RunDir, log: str, after_step: int) -> set[int]:
 
 def render_verdict(verdict: Verdict) -> str:
     """Return the verdict in words: what was compared, then what differs and what to do."""
-    others = [_in_words(each, verdict) for each in verdict.differences]
     if verdict.identical:
         lines = [f"identical: {verdict.compared}, bit for bit"]
-        if others:
-            lines += ["these differ, and changed no bit of it:", *_indented(others)]
+        if verdict.differences:
+            lines += ["these differ, and changed no bit of it:"]
+            lines += _indented(_listed(verdict.differences, verdict))
         return "\n".join(lines)
-    first = verdict.differences[0]
+    first, *others = verdict.differences
     lines = [f"not identical; the first difference is of {first.kind}:"]
-    lines += _indented([others[0], first.advice])
-    if others[1:]:
-        lines += ["besides:", *_indented(others[1:])]
+    lines += _indented([_in_words(first, verdict), first.advice])
+    if others:
+        lines += ["besides:", *_indented(_listed(others, verdict))]
     lines.append(f"compared: {verdict.compared}")
     return "\n".join(lines)
+
+
+def _listed(differences: Sequence[Difference], verdict: Verdict) -> list[str]:
+    """Return a line for each difference, but for those beyond MOST_SHOWN of a kind, which count."""
+    lines = []
+    for kind, alike in groupby(differences, key=lambda each: each.kind):
+        members = list(alike)
+        lines += [_in_words(each, verdict) for each in members[:MOST_SHOWN]]
+        if len(members) > MOST_SHOWN:
+            lines.append(f"{kind}: and {len(members) - MOST_SHOWN} more; --json lists them all")
+    return lines
 
 
 def _in_words(each: Difference, verdict: Verdict) -> str:

@@ -22,8 +22,8 @@ logger = logging.getLogger("ml_core.data")
 def check_recorded(files: Iterable[tuple[Path, FileDigest]]) -> None:
     """Raise DataError where dataset.json lies beside one of `files` and says otherwise of it.
 
-    `files`: each with its digests as just read; of one that is stored in another way but holds the
-    same values nothing is said but a line in the log. Without a dataset.json nothing is known.
+    `files`: each with its digests as just read. One of other bytes and the same values is a warning
+    in the log: it was repacked. Without a dataset.json nothing is known.
     """
     manifests: dict[Path, Manifest | None] = {}
     for path, found in files:
@@ -59,7 +59,12 @@ def _check_one(path: Path, found: FileDigest, record: FileDigest | None, manifes
         return
     whole = digest_file(path)  # decoded as well: another storage is no change
     if whole.content == record.content:
-        logger.info("%s is stored in another way than %s says", path, manifest.name)
+        logger.warning(
+            "%s: its bytes are not those that %s records, its values are, every one: it was stored "
+            "in another way, or a bit rotted where none of them is.",
+            path,
+            manifest.name,
+        )
         return
     raise DataError(
         f"{path} is not what {manifest.name} records: {describe_changes(record, whole)}. "

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ml_core.checkpoint import load_checkpoint
 from ml_core.config import Config
 from ml_core.data.checks import digest_splits
@@ -22,9 +20,10 @@ from ml_core.errors import TrainingError
 from ml_core.models import PatchClassifier, build_from_spec
 from ml_core.numerics.state_hash import digest_state, training_state
 from ml_core.pipeline.parts.device import choose_device
+from ml_core.pipeline.parts.numerics import prepare
 from ml_core.pipeline.parts.splits import check_data, inference_loader, open_split, run_exclusions
 from ml_core.pipeline.parts.training_parts import build_trainer
-from ml_core.reproducibility import data_digests, numerics_record, prepare_numerics
+from ml_core.reproducibility import data_digests
 from ml_core.runs import RunDir, RunRecord, read_jsonl
 from ml_core.solver import Trainer
 from ml_core.tracking import ExperimentTracker
@@ -72,7 +71,7 @@ def replay(
         again,
         data={check.split: check.to_dict() for check in checks},
         digests=data_digests(files),
-        numerics=_prepare(config, _num_threads_of(record, config)),
+        numerics=prepare(config, _num_threads_of(record, config)),
     )
     with _trainer(again, config, exclude, plan) as (trainer, batches, valid):
         if plan.checkpoint is not None:
@@ -115,14 +114,6 @@ def _num_threads_of(record: RunRecord, config: Config) -> int | None:
         return None
     recorded = record.numerics.get("num_threads", record.hardware.get("torch_threads"))
     return config.training.num_threads if recorded is None else int(recorded)
-
-
-def _prepare(config: Config, num_threads: int | None) -> dict[str, Any]:
-    """Set what the run's level needs, or refuse; return what a record would say of it."""
-    training, device = config.training, str(choose_device(config.training.device))
-    prepare_numerics(training.numerics, num_threads, device)
-    micro_batch = None if training.numerics == "fast" else training.micro_batch
-    return numerics_record(training.numerics, torch.get_num_threads(), device, 1, micro_batch)
 
 
 @contextlib.contextmanager
