@@ -74,7 +74,8 @@ MATRIX = {
     ),
     10: Row(
         "one batch holds NaN, infinities or values far too large",
-        "training stops and names the patches; the last good checkpoint is kept",
+        "training stops and names the patches (a spike that stays finite does not stop it and is "
+        "found at its step); the last good checkpoint is kept",
     ),
     11: Row("time limit of the scheduler", "a checkpoint before the kill; the job goes on"),
     12: Row("preemption", "the job goes on elsewhere and ends in the same bits"),

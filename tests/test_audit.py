@@ -236,7 +236,7 @@ def test_a_file_that_vanishes_while_it_is_read_is_a_finding(folder, monkeypatch)
     monkeypatch.setattr(measure, "_measure", vanish)
     result = audit(folder)
     (error,) = [f for f in result["findings"] if f["severity"] == "error"]
-    assert "cannot be read: No such file" in error["message"]
+    assert "was deleted or replaced" in error["message"]
 
 
 @pytest.mark.usefixtures("without_page")

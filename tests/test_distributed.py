@@ -37,6 +37,7 @@ def test_torchrun_and_srun_say_which_rank_this_is():
         ({"RANK": "0", "WORLD_SIZE": "2"}, "LOCAL_RANK is not set"),
         ({"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "RANK is 2"),
         ({"RANK": "-1", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "RANK is -1"),
+        ({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "-1"}, "LOCAL_RANK is -1"),
         ({"RANK": "one", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "RANK is 'one'"),
         ({"SLURM_STEP_NUM_TASKS": "2"}, "SLURM_PROCID is not set"),
     ],

@@ -37,7 +37,8 @@ def straight(tmp_path_factory, data):
 def test_two_ranks_stopped_in_mid_epoch_and_gone_on_alone_have_the_bits_of_one(
     straight, data, tmp_path
 ):
-    run = train_until(3, 2, tmp_path, write_case(tmp_path, data), asked=1)
+    step = STEPS_PER_EPOCH + 3  # after a validation that the ranks share
+    run = train_until(step, 2, tmp_path, write_case(tmp_path, data), asked=1)
     assert 0 < load_last(run.checkpoints_dir).state["train"]["batch"] < STEPS_PER_EPOCH
     assert bits_of(train(1, tmp_path, "--resume", run.path)) == straight
 

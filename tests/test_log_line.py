@@ -66,7 +66,7 @@ def test_one_flipped_bit_anywhere_is_named_with_file_and_line(path, read):
     starts = [0]
     for line in lines_of(path):
         starts.append(starts[-1] + len(line))
-    for bit in random.Random(0).sample(range(8 * len(whole)), 700):
+    for bit in random.Random(0).sample(range(8 * len(whole)), 300):
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
@@ -116,6 +116,13 @@ def test_a_whole_last_line_whose_newline_was_changed_is_not_cut(path):
     with pytest.raises(RunError, match="its last line is damaged: the newline at its end"):
         LogFile(path)
     assert path.read_bytes() == before
+
+
+def test_two_lines_that_lost_the_newline_between_them_are_not_cut(path):
+    *first, before_last, last = lines_of(path)
+    path.write_bytes(b"".join(first) + before_last[:-1] + last[:-1])
+    with pytest.raises(RunError, match="its last line is damaged"):
+        LogFile(path)
 
 
 def test_a_reader_that_met_a_damaged_line_reads_on_once_it_is_mended(path):

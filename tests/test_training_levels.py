@@ -35,10 +35,14 @@ def test_a_training_learns_at_every_level(data_dir, tmp_path, level):
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_chain_of_a_resumed_training_is_that_of_an_unbroken_one(data_dir, tmp_path, level):
-    straight = make_trainer(data_dir, tmp_path, "straight", chain_every=2, **LEVELS[level])
+    straight = make_trainer(
+        data_dir, tmp_path, "straight", chain_every=2, chained=True, **LEVELS[level]
+    )
     fit(straight, data_dir)
 
-    stopped = make_trainer(data_dir, tmp_path, "stopped", chain_every=2, **LEVELS[level])
+    stopped = make_trainer(
+        data_dir, tmp_path, "stopped", chain_every=2, chained=True, **LEVELS[level]
+    )
     take_step = stopped.train_step
 
     def step_then_interrupt(group):
@@ -50,7 +54,9 @@ def test_the_chain_of_a_resumed_training_is_that_of_an_unbroken_one(data_dir, tm
     assert fit(stopped, data_dir).status == "interrupted"
     run = stopped.tracker.run
 
-    resumed = make_trainer(data_dir, tmp_path, "fresh", chain_every=2, **LEVELS[level])
+    resumed = make_trainer(
+        data_dir, tmp_path, "fresh", chain_every=2, chained=True, **LEVELS[level]
+    )
     resumed._tracker = ExperimentTracker("tiny", {}, run=run, tensorboard=False)
     resumed._chain = Chain(run.chain_path)
     resumed.load_checkpoint(load_last(run.checkpoints_dir))

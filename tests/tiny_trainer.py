@@ -31,7 +31,9 @@ def open_loader(data_dir, split, batch_size=32, seed=0, num_workers=0, **options
     )
 
 
-def make_trainer(data_dir, tmp_path, name="run", model=None, scheduler="cosine", **settings):
+def make_trainer(
+    data_dir, tmp_path, name="run", model=None, scheduler="cosine", chained=False, **settings
+):
     """A trainer with everything on that could make two runs differ: dropout and augmentation."""
     settings = TrainerSettings(**{"epochs": 2, "seed": 5, "channels_last": True, **settings})
     torch.manual_seed(1)
@@ -48,7 +50,7 @@ def make_trainer(data_dir, tmp_path, name="run", model=None, scheduler="cosine",
         ),
         augment=Augmenter(settings.seed, 96, dihedral=True, stain_jitter=0.1),
         tracker=ExperimentTracker("tiny", {}, run=run, tensorboard=False),
-        chain=Chain(run.chain_path),
+        chain=Chain(run.chain_path) if chained else None,
     )
 
 

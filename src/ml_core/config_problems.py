@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from ml_core.errors import did_you_mean
 
+PASSWORD = re.compile(r"(://[^/\s:@]*):[^/\s@]*@")  # in an address; messages end up in logs
 CourseKeys = Mapping[tuple[str, ...], tuple[str, ...]]
 
 
@@ -48,6 +49,8 @@ def explain(error: ValidationError, what: str, root: type[BaseModel], words: Wor
             allowed = problem["ctx"]["expected"]
             near = did_you_mean(str(problem["input"]), re.findall(r"'(.*?)'", allowed))
             lines.append(f"{where}: {given}.{near} Allowed: {allowed}.")
+        elif kind == "path_type":
+            lines.append(f"{where}: {given}. Allowed: the path of a file or folder, as text.")
         elif kind == "string_pattern_mismatch":
             lines.append(f"{where}: {given}. Allowed: {words.patterns[problem['ctx']['pattern']]}.")
         else:
@@ -60,7 +63,8 @@ def explain(error: ValidationError, what: str, root: type[BaseModel], words: Wor
 
 def shown(value: Any) -> str:
     """Return `value` for a message; of a collection the start, since YAML's may be endless."""
-    return reprlib.repr(value) if isinstance(value, list | dict) else repr(value)
+    text = reprlib.repr(value) if isinstance(value, list | dict) else repr(value)
+    return PASSWORD.sub(r"\1:***@", text)
 
 
 def _nearest_key(

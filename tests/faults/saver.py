@@ -125,13 +125,13 @@ def live(run_path: Path) -> None:
     for first, last in ((1, 13), (13, 24)):  # 13 is logged twice, and must not stay so
         with Lease.take(run) as lease:
             lease.take_over_at(first - 1)
+            record.status = "running"
+            record.save(run)
             log = LogFile(run.steps_log_path)
             log.keep(
                 lambda line, before=first: line["step"] < before,
                 is_enough=lambda line, before=first: line["step"] >= before - 1,
             )
-            record.status = "running"
-            record.save(run)
             for step in range(first, last + 1):
                 log.append({"step": step, "loss": 1 / step})
                 if step % 2 == 0:

@@ -85,7 +85,7 @@ def test_a_server_that_is_broken_for_the_whole_run_costs_nothing_but_the_wait_at
     outages = fault(16, "a server that is broken for the whole run, then mended")
     straight = final_bits(trained(config))
     kinds = ["refuse", "fail", "hang", "slow", "cut_before", "cut_after", "nonsense"]
-    for kind in kinds[: draws(full=len(kinds), short=2)]:
+    for kind in kinds[: draws(full=len(kinds), short=1)]:
         with faulty_way_to(server.uri, lambda _, kind=kind: kind) as proxy, outages.case(kind):
             run = trained(config, REFUSED if kind == "refuse" else proxy.uri)
             assert RunRecord.load(run).status == "completed"

@@ -256,9 +256,9 @@ def test_an_extreme_number_trains_or_is_refused_in_words(tmp_path, draws, fault)
 def test_the_fuzzer_sees_a_loader_that_keeps_the_last_of_two_keys(tmp_path, monkeypatch, fault):
     monkeypatch.setattr("ml_core.yaml_file._StrictLoader", yaml.SafeLoader)
     cases = Fault(25, "a loader that is not strict")
-    fuzz(tmp_path, range(120), cases)
+    fuzz(tmp_path, range(60), cases)
     assert any("given twice" in case for case in cases.lost_cases)
-    fault(24, "config files: the strict loader").held("120 files fuzzed")
+    fault(24, "config files: the strict loader").held("60 files fuzzed")
 
 
 def test_the_fuzzer_sees_a_key_that_is_dropped_without_a_word(tmp_path, monkeypatch, fault):
@@ -269,6 +269,6 @@ def test_the_fuzzer_sees_a_key_that_is_dropped_without_a_word(tmp_path, monkeypa
     move = ml_core.config.root._move_course_keys
     monkeypatch.setattr("ml_core.config.root._move_course_keys", drop)
     cases = Fault(25, "a loader that drops a key")
-    fuzz(tmp_path, range(120), cases)
+    fuzz(tmp_path, range(60), cases)
     assert any("optimizer.lr" in case for case in cases.lost_cases)
-    fault(24, "config files: the course's keys").held("120 files fuzzed")
+    fault(24, "config files: the course's keys").held("60 files fuzzed")

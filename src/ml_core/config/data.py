@@ -30,7 +30,7 @@ class DataConfig(Section):
     input_shape: tuple[Literal[3], PositiveInt, PositiveInt] = Field(
         (3, 96, 96), description="channels, height, width"
     )
-    batch_size: int = Field(64, ge=1, description="patches per batch")
+    batch_size: int = Field(64, ge=1, le=2**20, description="patches per batch")
     num_workers: int = Field(
         0,
         ge=0,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ml_core.config.section import MLFLOW_PATTERN, Section
+from ml_core.config_problems import PASSWORD
 
 SELECTION_METRICS = (
     "roc_auc", "pr_auc", "accuracy", "balanced_accuracy", "f1", "f2", "brier", "loss",
@@ -22,6 +23,17 @@ class TrackingConfig(Section):
         pattern=MLFLOW_PATTERN,
         description="sqlite:///file.db or http(s)://server; fed by a separate process",
     )
+
+    @field_validator("mlflow_uri")
+    @classmethod
+    def _refuse_password(cls, uri: str | None) -> str | None:
+        """The config is kept in every run and sent to the server, so it must hold no secret."""
+        if uri is not None and PASSWORD.search(uri):
+            raise ValueError(
+                "holds a password, which would be kept in every run. Leave it out of the address "
+                "and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
+            )
+        return uri
 
 
 class EvaluationConfig(Section):

@@ -25,7 +25,7 @@ class TrainingConfig(Section):
     clip_grad_norm: float | None = Field(
         None, gt=0, description="scale gradients down to this global norm; off by default"
     )
-    accumulate_steps: int = Field(1, ge=1, description="batches per optimizer step")
+    accumulate_steps: int = Field(1, ge=1, le=10**6, description="batches per optimizer step")
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="of the training loss only")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 autocast on a GPU that has it, fp32 elsewhere"
@@ -33,7 +33,10 @@ class TrainingConfig(Section):
     channels_last: bool = Field(True, description="memory format of images and kernels")
     device: str = Field("auto", pattern=DEVICE_PATTERN, description="auto: a GPU if there is one")
     num_threads: int | None = Field(
-        None, ge=1, description="CPU threads; part of the recipe, so a resumed run keeps its own"
+        None,
+        ge=1,
+        le=1024,
+        description="CPU threads; part of the recipe, so a resumed run keeps its own",
     )
     numerics: Literal[NUMERICS] = Field(  # type: ignore[valid-type]  # one list, two uses
         "fast",
@@ -76,7 +79,7 @@ class AdamWConfig(Section):
     """`optimizer` when `name` is adamw (the default)."""
 
     name: Literal["adamw"] = Field("adamw", description="Adam with decoupled weight decay")
-    lr: float = Field(1e-3, gt=0, description="learning rate, the schedule's highest")
+    lr: float = Field(1e-3, gt=0, le=1e6, description="learning rate, the schedule's highest")
     weight_decay: float = Field(
         0.01, ge=0, description="of kernels and matrices; biases and norms are spared"
     )
@@ -87,7 +90,7 @@ class AdamConfig(Section):
     """`optimizer` when `name` is adam."""
 
     name: Literal["adam"] = Field(description="Adam")
-    lr: float = Field(1e-3, gt=0, description="learning rate, the schedule's highest")
+    lr: float = Field(1e-3, gt=0, le=1e6, description="learning rate, the schedule's highest")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty of kernels and matrices")
     betas: tuple[Decay, Decay] = Field((0.9, 0.999), description="decay of the two moments")
 
@@ -96,7 +99,7 @@ class SGDConfig(Section):
     """`optimizer` when `name` is sgd."""
 
     name: Literal["sgd"] = Field(description="stochastic gradient descent")
-    lr: float = Field(1e-2, gt=0, description="learning rate, the schedule's highest")
+    lr: float = Field(1e-2, gt=0, le=1e6, description="learning rate, the schedule's highest")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty of kernels and matrices")
     momentum: float = Field(0.9, ge=0, lt=1, description="0 is plain SGD")
     nesterov: bool = Field(False, description="look-ahead momentum")

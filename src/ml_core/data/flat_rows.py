@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from io import FileIO
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class FlatRows:
         self._row_shape = shape[1:]
         self._dtype = dtype
         self._row_bytes = math.prod(shape[1:]) * dtype.itemsize
-        self._file: FileIO | None = None
+        self._open: tuple[int, weakref.finalize[..., FlatRows]] | None = None  # and its closing
         needed = offset + shape[0] * self._row_bytes
         if stamp.size < needed:
             raise DataError(
@@ -60,24 +60,26 @@ class FlatRows:
         if len(rows) == 0:
             return values
         with readable(self._path):
-            file = self._open()
-            self._fill(file.fileno(), values.reshape(-1).view(np.uint8).data, rows)
-            check_unchanged(self._path, file.fileno(), self._stamp)
+            descriptor = self._descriptor()
+            self._fill(descriptor, values.reshape(-1).view(np.uint8).data, rows)
+            check_unchanged(self._path, descriptor, self._stamp)
         return values
 
     def close(self) -> None:
         """Close the file; the next read opens it again."""
-        self._file = None
+        if self._open is not None:
+            self._open[1]()
+        self._open = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None}
+        return {**self.__dict__, "_open": None}
 
-    def _open(self) -> FileIO:
-        if self._file is None:
-            file = FileIO(self._path)
-            check_unchanged(self._path, file.fileno(), self._stamp)
-            self._file = file
-        return self._file
+    def _descriptor(self) -> int:
+        if self._open is None:
+            descriptor = os.open(self._path, os.O_RDONLY)
+            self._open = descriptor, weakref.finalize(self, os.close, descriptor)
+            check_unchanged(self._path, descriptor, self._stamp)
+        return self._open[0]
 
     def _fill(self, descriptor: int, wanted: memoryview, rows: Rows) -> None:
         """Read each run of consecutive rows by one call."""

@@ -49,7 +49,7 @@ class PatchBatch:
         """
         for tensor in (self.images, self.labels, self.index):
             if isinstance(tensor, Tensor):
-                tensor.share_memory_()
+                tensor.share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return len(self.labels)

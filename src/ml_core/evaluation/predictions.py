@@ -22,6 +22,7 @@ from ml_core.metrics import (
     compute_metrics,
     confusion,
 )
+from ml_core.numerics.elementary_arrays import exp, log1p
 from ml_core.runs import RunDir
 
 SCHEMA = pa.schema(
@@ -58,8 +59,9 @@ class Predictions:
     @property
     def nll(self) -> npt.NDArray[np.float64]:
         """The loss of each patch, from the logit: finite where y_prob has reached 0 or 1."""
-        signs = np.where(self.labels == 1, -1.0, 1.0)
-        loss: npt.NDArray[np.float64] = np.logaddexp(0.0, signs * self.logit)
+        excess = np.where(self.labels == 1, -self.logit, self.logit)
+        # log(1 + e^excess), without overflow
+        loss: npt.NDArray[np.float64] = np.maximum(excess, 0.0) + log1p(exp(-np.abs(excess)))
         return loss
 
     @property
@@ -181,8 +183,8 @@ def evaluate_predictions(
 
 
 def sigmoid(logit: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the probabilities of log-odds, without overflow on either side."""
-    small = np.exp(-np.abs(logit))
+    """Return the probabilities of log-odds, the same bits everywhere, without overflow."""
+    small = exp(-np.abs(logit))
     prob: npt.NDArray[np.float64] = np.where(logit >= 0, 1.0, small) / (1.0 + small)
     return prob
 

@@ -92,6 +92,13 @@ def _build(
         )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model {name!r}: {error}.") from error
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
+        raise ConfigError(
+            f"model {name!r} with {dict(options)} does not fit into the memory of this machine. "
+            "Make it smaller."
+        ) from error
 
 
 def _model_class(name: str) -> type[PatchClassifier]:

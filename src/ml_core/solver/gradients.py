@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -30,5 +32,5 @@ def gradient_norms(
     squares: dict[str, float] = {}
     for (name, _), norm in zip(named, norms.tolist(), strict=True):
         layer = name.rpartition(".")[0]
-        squares[layer] = squares.get(layer, 0.0) + norm**2
-    return total, {name: sq**0.5 for name, sq in squares.items()}
+        squares[layer] = squares.get(layer, 0.0) + norm * norm
+    return total, {name: math.sqrt(sq) for name, sq in squares.items()}

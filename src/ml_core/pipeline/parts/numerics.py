@@ -20,8 +20,8 @@ def prepare(config: Config, num_threads: int | None, ranks: Ranks = ALONE) -> di
     """
     training = config.training
     device = choose_device(training.device)
-    choose_precision(training, device)  # portable is tried on this machine, once
     prepare_numerics(training.numerics, num_threads, str(device))
+    choose_precision(training, device)  # portable is tried on this machine, once
     micro_batch = None if training.numerics == "fast" else training.micro_batch
     return numerics_record(
         training.numerics, torch.get_num_threads(), str(device), ranks.world_size, micro_batch
