@@ -4,8 +4,8 @@
 
 For each storage and size, a process of its own goes through one shuffled epoch in batches of 256
 and looks at its private anonymous memory (Anonymous in /proc/self/smaps_rollup, the highest seen),
-less that of Python with torch and the library imported. Mapped pages of a file are not counted:
-the kernel takes them back when anyone needs memory.
+less that of Python with torch and the library imported. The page cache is not counted: the kernel
+takes it back when anyone needs memory.
 
 Wanted: under 500 MB, whatever the size of the file.
 """

@@ -211,10 +211,10 @@ def batches(num):
 model = MLP((3, 96, 96), [4])
 predict(model, batches(1024), "cpu")
 before = private_mib()
-predict(model, batches(12288), "cpu")
+predict(model, batches(24576), "cpu")
 print(private_mib() - before)
 """
     if not Path("/proc/self/status").exists():
         pytest.skip("this system does not say how much memory a process holds")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 100  # MiB; the images are 324
+    assert float(done.stdout) < 324  # MiB; the images are 648, the heap varies by some batches of 27

@@ -18,6 +18,7 @@ from tiny_pcam import write_config, write_tiny_pcam
 from ml_core.config import Config
 from ml_core.data.layout import split_paths
 from ml_core.errors import DataError, RunError
+from ml_core.log_line import to_line
 from ml_core.pipeline.searching import begin_study as begin
 from ml_core.pipeline.searching.study_data import DataStamps, load_gate, trial_checks
 from ml_core.pipeline.searching.trial import trial_config
@@ -171,8 +172,8 @@ def test_what_an_abandoned_attempt_still_writes_does_not_count(study):
         asleep.report(2, 0.9, num_rungs=0, stop=False)
     with pytest.raises(AbandonedError):
         Journal(folder)
-    with open(folder.journal_path, "a") as file:  # between its look and its write it fell asleep
-        file.write('{"event": "end", "state": "complete", "value": 0.9}\n')
+    with open(folder.journal_path, "ab") as file:  # between its look and its write it fell asleep
+        file.write(to_line({"event": "end", "state": "complete", "value": 0.9}))
     (trial,) = load_trials(study)
     assert (trial.state, trial.cause, trial.value) == ("lost", "lost", None)
 

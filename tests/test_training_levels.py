@@ -10,7 +10,8 @@ from tiny_trainer import digest, fit, make_trainer, open_loader
 
 from ml_core.checkpoint import load_last
 from ml_core.data.loader import Batch
-from ml_core.errors import TrainingError
+from ml_core.errors import ConfigError, TrainingError
+from ml_core.models import build_model
 from ml_core.runs import read_jsonl
 from ml_core.tracking import ExperimentTracker
 from ml_core.tracking.chain import Chain
@@ -114,6 +115,17 @@ def test_sums_of_floats_feel_the_order_of_their_parts(data_dir, tmp_path):
             trainer.train_step(parts[::-1] if turn else parts)
         digests.append(digest(trainer))
     assert digests[0] != digests[1]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_layer_that_remembers_what_it_saw_is_for_fast_only(data_dir, tmp_path, level):
+    model = build_model("cnn", widths=[8], dropout_rate=0.0)
+    model.net[1] = torch.nn.BatchNorm2d(8)
+    if level == "fast":
+        make_trainer(data_dir, tmp_path, model=model, **LEVELS[level])
+        return
+    with pytest.raises(ConfigError, match=r"net\.1 \(BatchNorm2d\) keeps running statistics"):
+        make_trainer(data_dir, tmp_path, model=model, **LEVELS[level])
 
 
 @pytest.mark.parametrize("level", LEVELS)

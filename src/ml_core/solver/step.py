@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ml_core.data.augment import Augmenter
 from ml_core.data.loader import Batch
 from ml_core.distributed import Ranks
-from ml_core.errors import TrainingError
+from ml_core.errors import ConfigError, TrainingError
 from ml_core.numerics.arithmetic import arithmetic
 from ml_core.numerics.exact_optim import exact_clip_
 from ml_core.numerics.fixed_point import on_grid
@@ -90,6 +90,8 @@ class OptimizerStep:
         )
         parameters = [p for p in model.parameters() if p.requires_grad]
         self._is_whole = settings.numerics == "fast"
+        if not self._is_whole:
+            _refuse_running_statistics(model, settings.numerics)
         self._sum: PlainSum | FixedPointSum
         self._sum = PlainSum() if self._is_whole else FixedPointSum(parameters, ranks)
         self._dropout_words = PatchWords(settings.seed)
@@ -199,6 +201,20 @@ class OptimizerStep:
             f"{reason}. No weight was changed by this step. Look at these patches, lower "
             "optimizer.lr, or set training.clip_grad_norm."
         )
+
+
+def _refuse_running_statistics(model: nn.Module, numerics: str) -> None:
+    """Raise ConfigError for a layer that remembers the micro-batches it has seen, and their order.
+
+    Each rank sees others. What such a layer does with the micro-batch itself would be the same.
+    """
+    for name, module in model.named_modules():
+        if getattr(module, "running_mean", None) is not None:
+            raise ConfigError(
+                f"{name} ({type(module).__name__}) keeps running statistics of the micro-batches "
+                f"it meets, which training.numerics: {numerics} deals out to ranks. Use GroupNorm "
+                "or LayerNorm, track_running_stats=False, or training.numerics: fast."
+            )
 
 
 def _count(tallies: Tallies, logits: Tensor, labels: Tensor, loss_sum: float) -> None:
