@@ -1,6 +1,6 @@
 """What each level of numerics costs: the same training steps in fast, elastic and portable.
 
-    python benchmarks/levels.py DATA_DIR [--threads 1 2] [--micro-batch 16] [--out results.json]
+    python benchmarks/levels.py DATA_DIR [--threads 1 2] [--micro-batch 32] [--out results.json]
 
 Both recipes of experiments/configs, as `ml-core train` builds them: real batches, augmentation,
 dropout, optimizer, logs and the chain. All levels take the same steps in alternation; a ratio is
@@ -112,7 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder of PCam files")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--micro-batch", type=int, default=16)
+    parser.add_argument("--micro-batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()

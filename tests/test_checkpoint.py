@@ -193,9 +193,26 @@ def test_the_same_step_can_be_saved_again(tmp_path):
     assert names_in(tmp_path) == ["best", "last", "step-00000001"]
 
 
+def test_a_step_that_was_the_best_is_so_when_it_is_saved_again(tmp_path):
+    # A checkpoint in mid-epoch falls on the end of an epoch that was once saved as the best.
+    for step in (1, 2):
+        save(tmp_path, step, best=True)
+    save(tmp_path, 2)
+    assert load_last(tmp_path).is_best
+    assert load_best(tmp_path).state["step"] == 2
+
+
+def test_a_save_at_an_earlier_step_does_not_drop_itself(tmp_path):
+    for step in (10, 20, 30, 40, 50):
+        save(tmp_path, step)
+    save(tmp_path, 13)
+    assert "step-00000013" in generations(tmp_path)
+
+
 def test_what_a_killed_save_left_behind_is_removed_by_the_next(tmp_path):
-    (tmp_path / ".step-00000001.tmp").mkdir()
-    (tmp_path / ".step-00000001.tmp" / MODEL_FILE).write_bytes(b"half")
+    for name in (".step-00000001.tmp", ".step-00000002.alone.new.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / MODEL_FILE).write_bytes(b"half")
     (tmp_path / ".last.tmp").symlink_to("step-00000000")
     save(tmp_path, 2)
     assert names_in(tmp_path) == ["last", "step-00000002"]

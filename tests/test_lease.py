@@ -308,6 +308,29 @@ def test_a_save_after_the_takeover_publishes_nothing(run):
     assert load_best(run.checkpoints_dir).state["step"] == 50
 
 
+@pytest.mark.parametrize("at", range(1, 6))
+def test_a_takeover_in_the_middle_of_a_save_ends_it_there(run, monkeypatch, at):
+    first = take_over(run, 0)
+    save(run, 40, first, best=True)
+    looks, check = [], first.check
+
+    def overtaken() -> None:
+        looks.append(None)
+        if len(looks) == at:
+            take_over(run, 1, step=40)
+        check()
+
+    monkeypatch.setattr(first, "check", overtaken)
+    with pytest.raises(RunError, match="was taken over"):
+        save(run, 60, first, best=True)
+    last, best = ((run.checkpoints_dir / name).readlink().name for name in ("last", "best"))
+    assert (60 in steps_in(run)) == (at > 2)  # the second look is just before the rename
+    assert last == ("step-00000060" if at > 3 else "step-00000040")
+    assert best == ("step-00000060" if at > 4 else "step-00000040")
+    assert load_last(run.checkpoints_dir).state["step"] == 40
+    assert load_best(run.checkpoints_dir).state["step"] == 40
+
+
 def test_log_lines_of_a_replaced_process_go_nowhere(run):
     old = LogFile(run.steps_log_path)
     for step in (1, 2, 3):

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ml_core.errors import RunError
 from ml_core.runs import RunDir, RunRecord, read_jsonl
-from ml_core.tracking import ExperimentTracker
+from ml_core.tracking import ExperimentTracker, log_file
 from ml_core.tracking.event_file import EventFile
 
 
@@ -108,7 +108,7 @@ def test_a_step_is_in_the_file_when_log_step_returns_even_if_the_process_is_kill
 ) -> None:
     code = f"""
 import os, signal
-from ml_core.tracking import ExperimentTracker
+from ml_core.tracking import ExperimentTracker, log_file
 tracker = ExperimentTracker("pcam", {{}}, {str(tmp_path)!r})
 for step in range(1, 1001):
     tracker.log_step(step, {{"loss": 0.5}}, epoch=1)
@@ -127,7 +127,7 @@ def refuse(event, args):
     if event in ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.fork"):
         raise SystemExit(f"the tracker used {{event}} {{args}}")
 sys.addaudithook(refuse)
-from ml_core.tracking import ExperimentTracker
+from ml_core.tracking import ExperimentTracker, log_file
 with ExperimentTracker("pcam", {{}}, {str(tmp_path)!r}) as tracker:
     tracker.log_step(1, {{"loss": 0.5}})
     tracker.log_metrics(1, {{"val_loss": 0.5}}, step=1)
@@ -224,6 +224,18 @@ def test_a_full_disk_is_an_error_at_once_and_leaves_whole_lines(tmp_path: Path) 
             log_steps(tracker, range(4, 5))
         log_steps(tracker, range(4, 6))  # space was made
     assert [line["step"] for line in read_jsonl(tracker.run.steps_log_path)] == [1, 2, 3, 4, 5]
+
+
+def test_the_name_of_a_new_log_is_made_to_survive_a_power_cut_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(log_file, "sync", synced.append)
+    for _ in range(2):
+        log = log_file.LogFile(tmp_path / "steps.jsonl")
+        log.append({"step": 1})
+        log.close()
+    assert synced == [tmp_path]
 
 
 def test_a_disk_too_full_for_tensorboard_is_one_warning(

@@ -148,6 +148,14 @@ def bomb(file):
         x.id.write_direct_chunk((0, start, 0, 0), squeezed)
 
 
+def checksum_left_out(file):
+    """Write chunks whose index says of the last filter, the checksum, that it was not used."""
+    options = {"compression": "gzip", "fletcher32": True}
+    x = file.create_dataset("x", (4, 8, 8, 3), "u1", chunks=(2, 8, 8, 3), **options)
+    for row in (0, 2):
+        x.id.write_direct_chunk((row, 0, 0, 0), zlib.compress(bytes(2 * 8 * 8 * 3)), 0b10)
+
+
 def soft_cycle(file):
     file["a"], file["x"] = h5py.SoftLink("/x"), h5py.SoftLink("/a")
 
@@ -177,6 +185,7 @@ def texts(file):
 CRAFTED = {
     "2**40 patches": huge,
     "3 GB of zeros in 3 MB": bomb,
+    "checksums left out": checksum_left_out,
     "links in a circle": soft_cycle,
     "a link elsewhere": external_nowhere,
     "values elsewhere": external_values,

@@ -18,6 +18,7 @@ from saver import (
 )
 from traced_child import needs_strace, places_of, run_traced, spread
 
+from ml_core.checkpoint import load_checkpoint
 from ml_core.lease import Lease
 from ml_core.runs import RunDir
 
@@ -60,6 +61,8 @@ def look(run_path: Path, best_by_last: dict[int | None, int | None]) -> int | No
         found = last_take(run_path)
         assert found in best_by_last, f"found {found}"
         assert best_take(run_path) == best_by_last[found]
+        for path in run.checkpoints_dir.glob("step-*"):
+            load_checkpoint(path)  # old ones are there or not there as well
         lease.take_over_at(0 if found is None else 60)
         save_take(run_path, 70, 8, lease=lease)
     assert last_take(run_path) == 8

@@ -25,6 +25,7 @@ from ml_core.errors import DataError
 pytestmark = pytest.mark.faults
 
 NUM, BATCH_SIZE = 400, 8
+TEST_FOLDERS = [str(folder) for folder in Path(__file__).parents[:2]]
 LIMIT_S = 60.0
 
 
@@ -70,10 +71,8 @@ def interrupted(loader, after, do, timeout_s=TIMEOUT_S):
     return came, "", time.monotonic() - started, pids
 
 
-def is_running(pid):
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
+def is_there(pid):
+    return Path(f"/proc/{pid}").exists()  # a process that ended and was not waited for is
 
 
 def check_went_on(folder, straight, came):
@@ -117,10 +116,36 @@ def test_a_worker_that_is_stopped_is_said_and_ended(folder, straight, draws, fau
             assert re.match(r"no batch came for \d+ s: a worker that reads data hangs", said), said
             assert seconds < LIMIT_S
             check_went_on(folder, straight, came)
-            deadline = time.monotonic() + 10
-            while any(map(is_running, pids)) and time.monotonic() < deadline:
-                time.sleep(0.1)
-            assert not any(map(is_running, pids)), "a stopped worker was left behind"
+            assert not any(map(is_there, pids)), "a stopped worker was left behind"
+
+
+SUSPENDED = """
+import sys, time
+from pathlib import Path
+sys.path[:0] = {path!r}
+from test_workers import DataLoader, in_plain_words, loader_of
+loader = loader_of(Path(sys.argv[1]), 1, start_batch=44)
+loader.dataset.transform = lambda patch: time.sleep(0.1) or patch.astype("i8")
+batches = in_plain_words(DataLoader.__iter__(loader), timeout_s=2)
+next(batches)
+print("reading", flush=True)
+print(1 + len(list(batches)), flush=True)
+"""
+
+
+def test_a_job_that_is_suspended_as_a_whole_has_not_waited(folder, fault):
+    suspended = fault(8, "the whole job suspended for longer than a batch may take")
+    command = [sys.executable, "-c", SUSPENDED.format(path=TEST_FOLDERS), folder]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as reading:
+        assert reading.stdout.readline() == "reading\n"
+        os.killpg(reading.pid, signal.SIGSTOP)
+        time.sleep(4)
+        os.killpg(reading.pid, signal.SIGCONT)
+        said = reading.communicate(timeout=LIMIT_S)[0]
+    with suspended.case("for 4 s, where 2 are allowed"):
+        assert said == "6\n" and reading.returncode == 0
 
 
 def test_a_worker_without_memory_is_said(folder, straight, draws, fault):
@@ -152,8 +177,7 @@ print(len(came), round(seconds), said)
 
 def test_shared_memory_that_is_too_small_is_said_with_what_to_do(folder, fault):
     small = fault(8, "/dev/shm of 64 KiB")
-    here = str(Path(__file__).parent)
-    code = SMALL_SHARED_MEMORY.format(path=[here, str(Path(here).parent)])
+    code = SMALL_SHARED_MEMORY.format(path=TEST_FOLDERS)
     mount = "mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "
     command = ["unshare", "-m", "sh", "-c", f'{mount}"$0" "$@"', sys.executable, "-c", code, folder]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)

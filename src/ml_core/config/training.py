@@ -44,9 +44,10 @@ class TrainingConfig(Section):
         "and the kind of machine; elastic, the kind of machine; portable, nothing",
     )
     micro_batch: int = Field(
-        16,
+        32,
         ge=1,
-        description="patches per backward pass in elastic and portable; part of the recipe",
+        description="patches per backward pass in elastic and portable, part of the recipe; as "
+        "many ranks as a batch has micro-batches can share it, and larger ones cost less",
     )
     checkpoint_every: int | None = Field(
         None,

@@ -24,7 +24,7 @@ class TrainerSettings:
     precision: str = "fp32"
     channels_last: bool = False
     numerics: str = "fast"
-    micro_batch: int = 16
+    micro_batch: int = 32
     checkpoint_every: int | None = None
     chain_every: int = 500
 

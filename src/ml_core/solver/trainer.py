@@ -269,7 +269,7 @@ class Trainer:
         self.model.train()
         self._agreed_to_stop = False
         for group in _grouped(bar, settings.accumulate_steps):
-            if not self.first_batch:
+            if not self.first_batch and len(group[0].labels):
                 self._describe_first(group[0])
             self.train_step(group)
             if self._must_stop():
