@@ -118,6 +118,13 @@ def digest_splits(
     return {split: (digest_as_read(at.x), digest_as_read(at.y)) for split, at in paths.items()}
 
 
+def sha256_of(
+    digests: Mapping[str, tuple[FileDigest, FileDigest]],
+) -> dict[str, tuple[str, str]]:
+    """Return what `hash_splits` would, of what `digest_splits` gave."""
+    return {split: (x.sha256, y.sha256) for split, (x, y) in digests.items()}
+
+
 def _check_split(
     split: str,
     paths: SplitPaths,

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Sampler, default_collate
 from ml_core.data.exclusions import load_exclusions
 from ml_core.data.layout import Labels, split_paths
 from ml_core.data.pcam import PatchBatch, PCAMDataset
+from ml_core.data.worker_faults import in_plain_words
 from ml_core.distributed import ALONE, Ranks
 from ml_core.errors import ConfigError, DataError
 from ml_core.reproducibility import Stream, philox_words
@@ -186,7 +187,7 @@ class PatchLoader(DataLoader[Any]):
 
     def __iter__(self) -> Any:
         batches = super().__iter__()
-        return _plain_errors(batches) if self.num_workers else batches
+        return in_plain_words(batches) if self.num_workers else batches
 
 
 def build_loader(
@@ -300,11 +301,3 @@ def get_dataloaders(config: Mapping[str, Any]) -> tuple[PatchLoader, PatchLoader
             )
         )
     return loaders[0], loaders[1]
-
-
-def _plain_errors(batches: Iterator[Any]) -> Iterator[Any]:
-    """Yield `batches`; a DataError of a worker comes without the traceback torch puts into it."""
-    try:
-        yield from batches
-    except DataError as error:
-        raise DataError(str(error).rpartition("DataError: ")[2].strip()) from error

@@ -23,8 +23,9 @@ from typing import Any
 
 from ml_core.checkpoint import Checkpoint, load_best, load_checkpoint, load_last
 from ml_core.config import Config
-from ml_core.data.checks import SplitRecord
+from ml_core.data.checks import SplitRecord, digest_splits, sha256_of
 from ml_core.data.loader import PatchLoader
+from ml_core.data.worker_faults import explained
 from ml_core.distributed import ALONE, Ranks
 from ml_core.errors import RunError, TrainingError
 from ml_core.evaluation.slices.facts import FACTS
@@ -38,6 +39,7 @@ from ml_core.pipeline.parts.device import choose_device
 from ml_core.pipeline.parts.numerics import prepare
 from ml_core.pipeline.parts.ranks import Invitation, joined_ranks
 from ml_core.pipeline.parts.splits import (
+    changed_rows,
     check_data,
     inference_loader,
     open_split,
@@ -160,8 +162,9 @@ def resume(
             return _follow(ranks, overrides)
         with _lease(run) as lease:
             checkpoint = load_last(run.checkpoints_dir)
-            checks = check_data(config, SPLITS, run_exclusions(run, record))
-            refuse_other_data(record, checks)
+            digests = digest_splits(config.data.data_path, SPLITS)
+            checks = check_data(config, SPLITS, run_exclusions(run, record), sha256_of(digests))
+            refuse_other_data(record, checks, changed_rows(run, digests))
             numerics = prepare(config, checkpoint.state["num_threads"], ranks)
             step = checkpoint.state["train"]["step"]
             if elsewhere:
@@ -236,7 +239,8 @@ def _train_in(
     sync = start_sync(run, config.tracking.mlflow_uri) if config.tracking.mlflow_uri else None
     try:
         ranks.share_text(Invitation(run, checkpoint.path if checkpoint else None).to_text())
-        result = _fit(run, record, config, lease, checkpoint, on_epoch, ranks)
+        with explained():  # torch raises a reader's death wherever this process happens to be
+            result = _fit(run, record, config, lease, checkpoint, on_epoch, ranks)
         record.status = result.status
         record.findings = [*result.findings, *_elsewhere_findings(record)]
     except BaseException as error:

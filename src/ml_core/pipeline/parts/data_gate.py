@@ -16,12 +16,13 @@ import numpy as np
 
 from ml_core.audit.files import AuditDir, AuditRecord
 from ml_core.config import Config
-from ml_core.data.checks import digest_splits
+from ml_core.data.checks import digest_splits, sha256_of
 from ml_core.data.exclusions import parse_exclusions, read_exclusions
 from ml_core.data.layout import split_paths
 from ml_core.data.patch_file import PatchFile, Rows
 from ml_core.data.survey import survey_patches
 from ml_core.data.versions.digests import FileDigest
+from ml_core.data.versions.recorded import check_recorded
 from ml_core.errors import DataError
 from ml_core.findings import Finding
 from ml_core.log import shown
@@ -60,7 +61,12 @@ def pass_gate(config: Config, splits: Sequence[str]) -> Gate:
     Errors of splits that are not used do not count, nor of patches that `data.filter_data` drops.
     """
     digests = digest_splits(config.data.data_path, splits)
-    hashes = {split: (x.sha256, y.sha256) for split, (x, y) in digests.items()}
+    hashes = sha256_of(digests)
+    files: dict[str, tuple[Path, FileDigest]] = {}
+    for split, (x, y) in digests.items():
+        paths = split_paths(config.data.data_path, split)
+        files |= {f"{split}_x": (paths.x, x), f"{split}_y": (paths.y, y)}
+    check_recorded(files.values())
     policy = config.data.on_findings
     folder, text = _find_audit(config, hashes)
     audit = AuditRecord.parse(text, "the audit")
@@ -95,10 +101,6 @@ def pass_gate(config: Config, splits: Sequence[str]) -> Gate:
     if errors:
         record["ignored"] = [finding.message for finding in errors]
         logger.warning("trained in spite of what the audit found:\n%s", _listed(errors))
-    paths = {split: split_paths(config.data.data_path, split) for split in splits}
-    files: dict[str, tuple[Path, FileDigest]] = {}
-    for split, (x, y) in digests.items():
-        files |= {f"{split}_x": (paths[split].x, x), f"{split}_y": (paths[split].y, y)}
     return Gate(hashes, record, text, exclude, exclusions, data_digests(files))
 
 

@@ -14,9 +14,11 @@ from ml_core.data.layout import split_paths
 from ml_core.data.loader import PatchLoader, build_loader
 from ml_core.data.patch_file import Rows
 from ml_core.data.pcam import PCAMDataset
+from ml_core.data.versions.digests import FileDigest
+from ml_core.data.versions.recorded import describe_recorded_rows
 from ml_core.distributed import ALONE, Ranks
 from ml_core.errors import RunError
-from ml_core.runs import RunDir, RunRecord
+from ml_core.runs import RunDir, RunRecord, read_json
 
 logger = logging.getLogger("ml_core.data")
 
@@ -66,17 +68,43 @@ def check_data(
     return records
 
 
-def refuse_other_data(record: RunRecord, checks: Sequence[SplitRecord]) -> None:
-    """Raise RunError when a split's bytes are not those the run was trained on."""
+def refuse_other_data(
+    record: RunRecord,
+    checks: Sequence[SplitRecord],
+    changed: Mapping[tuple[str, str], str] | None = None,
+) -> None:
+    """Raise RunError when a split's bytes are not those the run was trained on.
+
+    `changed` says which rows are others, where it is known: see `changed_rows`.
+    """
     for check in checks:
         then = record.data[check.split]
-        for key, path in (("x_sha256", check.x_path), ("y_sha256", check.y_path)):
-            if then[key] != getattr(check, key):
+        for key, path in (("x", check.x_path), ("y", check.y_path)):
+            old, new = then[f"{key}_sha256"], getattr(check, f"{key}_sha256")
+            if old != new:
+                rows = (changed or {}).get((check.split, key), "")
                 raise RunError(
                     f"{path} has changed since the run was trained: its SHA-256 was "
-                    f"{then[key][:12]} and is {getattr(check, key)[:12]}. Put the old file back, "
-                    "or start a new run."
+                    f"{old[:12]} and is {new[:12]}{f'; {rows} differ' if rows else ''}. Put the "
+                    "old file back, or start a new run."
                 )
+
+
+def changed_rows(
+    run: RunDir, digests: Mapping[str, tuple[FileDigest, FileDigest]]
+) -> dict[tuple[str, str], str]:
+    """Return in words which rows of (split, x or y) are not what `run` has recorded of them.
+
+    Of files that did not lie flat, and of runs older than these records, nothing is known.
+    """
+    if not run.data_digests_path.is_file():
+        return {}
+    files = read_json(run.data_digests_path).get("files", {})
+    return {
+        (split, key): describe_recorded_rows(files.get(f"{split}_{key}", {}), found, key)
+        for split, pair in digests.items()
+        for key, found in zip(("x", "y"), pair, strict=True)
+    }
 
 
 def describe(record: SplitRecord) -> str:
