@@ -102,8 +102,11 @@ def documented_commands():
     for where, line in found:
         match = re.match(r"\s*(?:\.venv/bin/)?ml-core (.+?)(?:\s+#.*)?$", line)
         # `track ui` serves until it is stopped; it is started and stopped in test_track_ui.py. What
-        # is sent to a server that runs is tested with one in test_mlflow_sync.py.
-        elsewhere = match and (match[1].startswith("track ui") or "--uri http" in match[1])
+        # is sent to a server that runs is tested with one in test_mlflow_sync.py, twins, each of
+        # which is two processes, in test_twin.py.
+        elsewhere = match and (
+            match[1].startswith(("track ui", "twin")) or "--uri http" in match[1]
+        )
         if match and not elsewhere and not match[1].startswith(("data synth", "data download")):
             commands.append(pytest.param(match[1], id=f"{where}: {match[1]}"))
     return commands
@@ -122,7 +125,7 @@ def test_every_command_in_the_documentation_works(
             word = str(stand_ins["champion"])
         elif "/study-" in word or word == "STUDY":
             word = str(stand_ins["study"])
-        elif word.startswith("runs/") or word in ("RUN", "RUN..."):
+        elif word.startswith("runs/") or word in ("RUN", "RUN...", "RUN_A", "RUN_B"):
             word = str(stand_ins["run"])
             two_runs = arguments[:1] in (["report"], ["verify"])
             if two_runs and word in arguments:

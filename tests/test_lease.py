@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ml_core.checkpoint import load_best, load_checkpoint, load_last, save_checkpoint
+from ml_core.checkpoint import generations, load_best, load_checkpoint, load_last, save_checkpoint
 from ml_core.errors import CheckpointError, ConfigError, RunError
 from ml_core.lease import Generation, Lease, Lineage, run_lock, slurm_job
 from ml_core.runs import RunDir
@@ -329,6 +329,32 @@ def test_a_takeover_in_the_middle_of_a_save_ends_it_there(run, monkeypatch, at):
     assert best == ("step-00000060" if at > 4 else "step-00000040")
     assert load_last(run.checkpoints_dir).state["step"] == 40
     assert load_best(run.checkpoints_dir).state["step"] == 40
+
+
+def test_a_process_whose_half_written_checkpoint_was_cleared_away_is_told_why(run, monkeypatch):
+    # It slept while it wrote; the new one removed what a killed one would have left behind.
+    first = take_over(run, 0)
+    save(run, 40, first)
+
+    def asleep(path: Path, _content: bytes) -> None:
+        save(run, 50, take_over(run, 1, step=40))
+        path.write_bytes(b"")
+
+    with monkeypatch.context() as patch, pytest.raises(RunError, match="was taken over"):
+        patch.setattr(generations, "write_file", Once(asleep, generations.write_file))
+        save(run, 60, first)
+    assert load_last(run.checkpoints_dir).state["step"] == 50
+
+
+class Once:
+    """Calls `first` the first time, then `always`."""
+
+    def __init__(self, first, always) -> None:
+        self.calls = iter([first])
+        self.always = always
+
+    def __call__(self, *arguments):
+        return next(self.calls, self.always)(*arguments)
 
 
 def test_log_lines_of_a_replaced_process_go_nowhere(run):

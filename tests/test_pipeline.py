@@ -23,7 +23,7 @@ from ml_core.config import Config
 from ml_core.data.layout import split_paths
 from ml_core.errors import RunError
 from ml_core.evaluation.predictions import Predictions
-from ml_core.runs import RunDir, RunRecord, read_json, read_jsonl
+from ml_core.runs import RunDir, RunRecord, read_json, read_jsonl, write_json
 
 
 @dataclasses.dataclass
@@ -320,6 +320,23 @@ def test_a_run_whose_data_have_changed_is_neither_evaluated_nor_resumed(ml_core,
     done = ml_core("evaluate", run.path)
     assert done.code == 2
     assert "has changed since the run was trained" in done.out
+
+    record = read_json(run.record_path)
+    write_json(run.record_path, {**record, "status": "interrupted"})
+    done = ml_core("train", "--resume", run.path)
+    assert done.code == 2
+    assert "rows 0 to 63 (1 group of 1,024) differ" in done.out
+
+
+def test_data_that_are_not_what_is_recorded_beside_them_are_not_trained_on(ml_core, tmp_path):
+    data_dir = write_tiny_pcam(tmp_path / "own")
+    assert ml_core("data", "manifest", data_dir).code == 0
+    with h5py.File(split_paths(data_dir, "train").x, "r+") as file:
+        file["x"][3, 0, 0, 0] ^= 1
+    done = ml_core("train", write_config(tmp_path / "config.yaml", data_dir))
+    assert done.code == 2
+    assert "is not what dataset.json records" in done.out
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_trained_run_can_be_scored_anew_where_its_data_have_moved(

@@ -576,7 +576,7 @@ def test_a_threshold_found_on_test_and_frozen_by_hand_is_said_beside_its_score(r
     monkeypatch.setattr(select, "baseline_table", weak_baselines)
     evaluate(run.path, "test", unsealed=True)
     text = run.config_path.read_text()
-    run.config_path.write_text(text.replace("threshold: 0.5", "threshold: 0.2"))
+    run.config_path.write_text(text.replace("threshold: 0.5", "threshold: 0.4"))
     out = run.path.parent / "champion.json"
     overrides = ["selection.threshold.rule=fixed"]
     select.select([run.path], out, overrides=overrides, command="ml-core select")

@@ -74,8 +74,15 @@ def save_first(run_path: Path) -> None:
         save_take(run_path, 10, 1, best=True, lease=lease)
 
 
+def save_next(run_path: Path) -> None:
+    """A save after which an old one is dropped."""
+    with Lease.take(RunDir(run_path)) as lease:
+        lease.take_over_at(60)
+        save_take(run_path, 70, 7, best=True, lease=lease)
+
+
 def save_again(run_path: Path) -> None:
-    """A save in the place of one of the same step, after which old ones are dropped."""
+    """A save in the place of one of the same step."""
     with Lease.take(RunDir(run_path)) as lease:
         lease.take_over_at(60)
         save_take(run_path, 60, 7, best=True, lease=lease)

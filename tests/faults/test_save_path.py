@@ -13,6 +13,7 @@ from saver import (
     save_again,
     save_first,
     save_in_place,
+    save_next,
     save_take,
     six_saves,
 )
@@ -31,6 +32,7 @@ ERRORS = ("ENOSPC", "EIO", "EDQUOT")
 # the save before, or this one.
 SAVES = {
     "the first": (nothing_yet, save_first, {None: None, 1: 1}),
+    "the next step": (six_saves, save_next, {6: 1, 7: 7}),
     "the same step again": (six_saves, save_again, {6: 1, 7: 7}),
 }
 
@@ -63,8 +65,9 @@ def look(run_path: Path, best_by_last: dict[int | None, int | None]) -> int | No
         assert best_take(run_path) == best_by_last[found]
         for path in run.checkpoints_dir.glob("step-*"):
             load_checkpoint(path)  # old ones are there or not there as well
-        lease.take_over_at(0 if found is None else 60)
-        save_take(run_path, 70, 8, lease=lease)
+        step = max((int(path.name[5:]) for path in run.checkpoints_dir.glob("step-*")), default=0)
+        lease.take_over_at(step)
+        save_take(run_path, 80, 8, lease=lease)
     assert last_take(run_path) == 8
     names = {path.name for path in run.checkpoints_dir.iterdir()}
     assert not [name for name in names if name.endswith(".tmp")], f"left behind: {names}"

@@ -55,11 +55,15 @@ def save_checkpoint(
     best = best or _best(directory) == final
     token = lease.token if lease is not None else None
     files = to_files(model, model_spec, optimizer, state, is_best=best, writer=token)
-    writer.publish(final, files)
-    writer.point("last", final)
-    if best:
-        writer.point("best", final)
-    writer.drop_old(step)
+    try:
+        writer.publish(final, files)
+        writer.point("last", final)
+        if best:
+            writer.point("best", final)
+        writer.drop_old(step)
+    except OSError:
+        writer.check()  # whoever took over has cleared away what this process had in hand
+        raise
     return final
 
 
@@ -113,7 +117,7 @@ class _Writer:
         if not self.directory.is_dir():
             self.directory.mkdir(parents=True)
             sync(self.directory.parent)
-        self._check()
+        self.check()
         self.put_back()
         self._clear()
         new = self._aside(final, _NEW)
@@ -122,7 +126,7 @@ class _Writer:
             for name, content in files.items():
                 write_file(new / name, content)
             sync(new)
-            self._check()
+            self.check()
             if final.exists():
                 final.rename(self._aside(final, _REPLACED))
             new.rename(final)
@@ -133,7 +137,7 @@ class _Writer:
 
     def point(self, name: str, target: Path) -> None:
         """Make the link `name` point at `target`; readers see the old or the new target."""
-        self._check()
+        self.check()
         aside = self.directory / f".{name}.tmp"
         aside.unlink(missing_ok=True)
         aside.symlink_to(target.name)
@@ -146,7 +150,7 @@ class _Writer:
         With a lease, later ones of earlier processes go: they were refused when this one went on
         from before them, and must not count as something to fall back on.
         """
-        self._check()
+        self.check()
         generations = _generations(self.directory)
         old = [path for path in generations if step_of(path) <= step][KEEP:]
         kept = {next((path for path in old if was_best(path)), None), _best(self.directory)}
@@ -184,7 +188,8 @@ class _Writer:
     def _knows(self, name: str | None) -> bool:
         return self.lease is None or name in (*self.lease.tokens, _ALONE, "tmp", None)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise RunError where another process has taken over."""
         if self.lease is not None:
             self.lease.check()
 
