@@ -217,4 +217,4 @@ print(private_mib() - before)
     if not Path("/proc/self/status").exists():
         pytest.skip("this system does not say how much memory a process holds")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 324  # MiB; the images are 648, the heap varies by some batches of 27
+    assert float(done.stdout) < 324  # MiB of 648 of images; the heap varies by batches of 27
