@@ -37,7 +37,7 @@ test-all: .venv/installed ## run every test, faults in a short draw
 	$(TEST_ENV) $(BIN)/pytest -n auto --dist loadfile
 
 test-levels: .venv/installed ## train the golden runs: the same bits over threads, machines, ranks
-	$(TEST_ENV) $(BIN)/pytest -n auto tests/test_golden_hash.py tests/test_elastic.py
+	$(TEST_ENV) $(BIN)/pytest -n auto tests/test_golden_hash.py tests/test_elastic.py tests/test_run_to_run.py
 
 test-faults: .venv/installed ## break things on purpose, for an hour or two (DRAWS=short: minutes)
 	$(TEST_ENV) ML_CORE_FAULT_DRAWS=$(DRAWS) \

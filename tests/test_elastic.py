@@ -19,6 +19,8 @@ from ranked_training import (
 
 from ml_core.checkpoint import load_last
 
+pytestmark = pytest.mark.slow  # run by `make test-levels`
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
@@ -43,13 +45,11 @@ def test_two_ranks_stopped_in_mid_epoch_and_gone_on_alone_have_the_bits_of_one(
     assert bits_of(train(1, tmp_path, "--resume", run.path)) == straight
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("world_size", [2, 3, 4, 5])  # with 5 one rank never has a micro-batch
 def test_any_number_of_ranks_has_the_bits_of_one(straight, data, tmp_path, world_size):
     assert bits_of(train(world_size, tmp_path, write_case(tmp_path, data))) == straight
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("worlds", list(itertools.permutations([1, 2, 4])))
 def test_ranks_changed_twice_in_mid_epoch_change_no_bit(straight, data, tmp_path, worlds):
     first, second, third = worlds
@@ -58,7 +58,6 @@ def test_ranks_changed_twice_in_mid_epoch_change_no_bit(straight, data, tmp_path
     assert bits_of(train(third, tmp_path, "--resume", run.path)) == straight
 
 
-@pytest.mark.slow
 def test_as_torchrun_starts_them_the_ranks_have_the_bits_of_one(straight, data, tmp_path):
     config = write_case(tmp_path, data)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
@@ -71,7 +70,6 @@ def test_as_torchrun_starts_them_the_ranks_have_the_bits_of_one(straight, data, 
     assert done.stderr.count("epoch 1/2") + done.stdout.count("epoch 1/2") == 1  # rank 0 speaks
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "training", [{"accumulate_steps": 2}, {"micro_batch": 8}, {"numerics": "portable"}]
 )
@@ -84,7 +82,6 @@ def test_accumulated_and_uncut_batches_and_portable_are_elastic_too(data, tmp_pa
     assert found[0] == found[1]
 
 
-@pytest.mark.slow
 def test_another_micro_batch_is_another_recipe(straight, data, tmp_path):
     assert bits_of(train(1, tmp_path, write_case(tmp_path, data, micro_batch=4))) != straight
 

@@ -12,6 +12,8 @@ import torch
 
 from ml_core.solver.witness import Witness, run_witness
 
+pytestmark = pytest.mark.slow  # run by `make test-levels`
+
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "golden_hash.py"
 LOWEST = {
     "ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE",
@@ -142,7 +144,6 @@ def test_the_script_says_what_is_not_as_committed(golden):
 # ---- the whole matrix ----------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS)
 def test_every_row_gives_the_committed_bits(row):
     variables, arguments, num_ranks = ROWS[row]
@@ -157,7 +158,6 @@ def native():
     return report({}, ["--native"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("row", ["ATen default", "oneDNN SSE4.1", "MKL compatible", "2 threads"])
 def test_torch_s_own_arithmetic_differs_over_the_rows(row, native):
     variables, arguments, _ = ROWS[row]
@@ -166,7 +166,6 @@ def test_torch_s_own_arithmetic_differs_over_the_rows(row, native):
         assert found[name]["hash"] != native[name]["hash"]
 
 
-@pytest.mark.slow
 def test_torch_s_own_predictions_depend_on_their_batch(native):
     for name in script.RECIPES:
         assert native[name]["predictions"] != native[name]["predictions_one_by_one"]

@@ -11,6 +11,8 @@ from tiny_pcam import write_config, write_tiny_pcam
 
 from ml_core.runs import RunDir, read_jsonl
 
+pytestmark = pytest.mark.slow  # run by `make test-levels`
+
 AS_IT_IS = {"PYTHONHASHSEED": "0"}
 # What differs between two logins, two folders, two jobs of a queue.
 SURROUNDINGS = {
@@ -58,13 +60,11 @@ def first(config, tmp_path_factory):
     return train(config, tmp_path_factory.mktemp("first"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("what", SURROUNDINGS)
 def test_a_fresh_process_in_other_surroundings_has_the_same_bits(config, first, tmp_path, what):
     assert train(config, tmp_path / "run", environment=SURROUNDINGS[what], cwd=tmp_path) == first
 
 
-@pytest.mark.slow
 def test_the_same_threads_on_one_core_of_a_busy_machine_have_the_same_bits(config, first, tmp_path):
     if shutil.which("taskset") is None:
         pytest.skip("taskset is needed to keep a process on one core")
@@ -77,7 +77,6 @@ def test_the_same_threads_on_one_core_of_a_busy_machine_have_the_same_bits(confi
     assert again == first
 
 
-@pytest.mark.slow
 def test_another_number_of_threads_has_other_bits(config, first, tmp_path):
     """The control: these runs do feel what they are said to depend on."""
     chain, logged = train(config, tmp_path / "run", "training.num_threads=1")
@@ -86,7 +85,6 @@ def test_another_number_of_threads_has_other_bits(config, first, tmp_path):
     assert logged != first[1]
 
 
-@pytest.mark.slow
 def test_in_portable_another_number_of_threads_has_the_same_bits(config, tmp_path):
     settings = ["training.numerics=portable", "training.precision=auto"]
     runs = [

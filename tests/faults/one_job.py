@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -38,6 +39,9 @@ def do_job(
 
     Exits with 2 where that raised what a user can mend, as the command line does.
     """
+    # As in a process of the command line. Readers that this child's own way of starting processes
+    # would give it have another parent, and so outlive a kill.
+    multiprocessing.set_start_method("fork", force=True)
     os.environ.update(environment or {})
     folder = config_path.parent
     with open(folder / "output.log", "ab") as output:
