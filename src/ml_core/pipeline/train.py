@@ -27,7 +27,7 @@ from ml_core.data.checks import SplitRecord, digest_splits, sha256_of
 from ml_core.data.loader import PatchLoader
 from ml_core.data.worker_faults import explained
 from ml_core.distributed import ALONE, Ranks
-from ml_core.errors import RunError, TrainingError
+from ml_core.errors import MLCoreError, RunError, TrainingError
 from ml_core.evaluation.slices.facts import FACTS
 from ml_core.evaluation.slices.query import compile_query
 from ml_core.findings import Finding
@@ -301,17 +301,26 @@ def _fit(
             tracker=tracker, on_epoch=on_epoch, chain=chain, lease=lease, ranks=ranks,
         )  # fmt: skip
         try:
-            return trainer.fit(batches, valid)
-        finally:
-            record.first_batch = trainer.first_batch
-            is_saved = (run.checkpoints_dir / "best").exists()  # or the disk was full by then
-            if trainer.state.best_epoch is not None and is_saved:
-                record.best = {
-                    "epoch": trainer.state.best_epoch,
-                    "metric": config.training.best_metric,
-                    "value": trainer.state.best_value,
-                    "weights_sha256": load_best(run.checkpoints_dir).weights_sha256,
-                }
+            result = trainer.fit(batches, valid)
+        except BaseException:
+            with contextlib.suppress(OSError, MLCoreError):  # the first error is the one to tell
+                _note_best(run, record, trainer)
+            raise
+        _note_best(run, record, trainer)
+        return result
+
+
+def _note_best(run: RunDir, record: RunRecord, trainer: Trainer) -> None:
+    """Keep in the record what the first batch was, and which checkpoint was the best so far."""
+    record.first_batch = trainer.first_batch
+    is_saved = (run.checkpoints_dir / "best").exists()  # or the disk was full by then
+    if trainer.state.best_epoch is not None and is_saved:
+        record.best = {
+            "epoch": trainer.state.best_epoch,
+            "metric": trainer.settings.best_metric,
+            "value": trainer.state.best_value,
+            "weights_sha256": load_best(run.checkpoints_dir).weights_sha256,
+        }
 
 
 def _build(

@@ -359,10 +359,12 @@ class Trainer:
             self.scheduler.load_state_dict(checkpoint.state["scheduler"])
         self.first_batch = checkpoint.state["first_batch"]
         self.findings = [Finding(**finding) for finding in checkpoint.state["findings"]]
+        if self._lease is not None:
+            self._lease.check()  # the logs of whoever took over must not be cut back
         if self._chain is not None:
             self._chain.start_from(checkpoint.state.get("chain"), self.state.step)
         if self.ranks.is_first:
-            self.tracker.truncate(self.state.step, self.state.epoch)
+            self.tracker.truncate(self.state.step, self.state.epoch - 1)
 
     def _save(self, *, best: bool) -> None:
         """Write the checkpoint `last` (and `best`), if this is the rank that writes."""

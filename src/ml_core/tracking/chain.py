@@ -76,7 +76,7 @@ class Chain:
         None is of a checkpoint older than chains: the chain goes on from the last link there is.
         Raises RunError when the file does not reach, or is not of, that checkpoint.
         """
-        self.truncate(step)
+        self.truncate(step, up_to=None if position is None else position["chain"])
         if position is None:
             return
         if self._head != position["chain"]:
@@ -87,9 +87,21 @@ class Chain:
             )
         self._batches = position["batches"]
 
-    def truncate(self, after_step: int) -> None:
-        """Forget the links later than `after_step`, and the batches noted since the last."""
-        self._log.keep(lambda record: bool(record["step"] <= after_step))
+    def truncate(self, after_step: int, *, up_to: str | None = None) -> None:
+        """Forget the links later than `after_step`, and the batches noted since the last.
+
+        With `up_to` also those that follow the link with that `chain`: an epoch may have ended, and
+        have its link, at a step that was saved in mid-epoch.
+        """
+        heads = [START]
+
+        def is_wanted(record: dict[str, Any]) -> bool:
+            if record["step"] > after_step or heads[-1] == up_to:
+                return False
+            heads.append(record["chain"])
+            return True
+
+        self._log.keep(is_wanted, is_enough=lambda record: bool(record["chain"] == up_to))
         self._last = _last_record(self.path)
         self._head = self._last["chain"] if self._last else START
         self._batches = START
