@@ -29,7 +29,7 @@ from ml_core.reproducibility import hardware_record
 from ml_core.runs import RunDir
 from ml_core.solver import Trainer
 from ml_core.solver.optim import build_optimizer
-from ml_core.solver.trainer import TrainerSettings
+from ml_core.solver.settings import TrainerSettings
 from ml_core.tracking import ExperimentTracker
 
 NUM_PATCHES = 20_000

@@ -197,7 +197,7 @@ def test_a_builder_that_ignores_hidden_units_is_found_although_it_keeps_the_opti
 
 
 def test_a_loop_that_steps_at_every_batch_whatever_is_asked_is_found(config, monkeypatch):
-    monkeypatch.setattr(trainer_module, "_grouped", lambda batches, _: ([each] for each in batches))
+    monkeypatch.setattr(trainer_module, "grouped", lambda batches, _: ([each] for each in batches))
     few = {key: SPACE.parameters[key] for key in ("training.accumulate_steps", "optimizer.lr")}
     assert dead(config, Space(few)) == {"training.accumulate_steps"}
 

@@ -36,6 +36,7 @@ from ml_core.log import shown
 from ml_core.models import PatchClassifier, build_from_spec, describe_model
 from ml_core.pipeline.parts.data_gate import Gate, pass_gate
 from ml_core.pipeline.parts.device import choose_device
+from ml_core.pipeline.parts.elsewhere import elsewhere_findings, note_elsewhere
 from ml_core.pipeline.parts.numerics import prepare
 from ml_core.pipeline.parts.ranks import Invitation, joined_ranks
 from ml_core.pipeline.parts.splits import (
@@ -56,7 +57,6 @@ from ml_core.reproducibility import (
     refuse_other_numerics,
 )
 from ml_core.reproducibility.packages import render_packages
-from ml_core.reproducibility.same_numerics import what_differs
 from ml_core.runs import RunDir, RunRecord, utc_now, write_text
 from ml_core.solver import Trainer
 from ml_core.solver.state import FitResult
@@ -168,7 +168,7 @@ def resume(
             numerics = prepare(config, checkpoint.state["num_threads"], ranks)
             step = checkpoint.state["train"]["step"]
             if elsewhere:
-                _note_elsewhere(record, numerics, step)
+                note_elsewhere(record, numerics, step)
             else:
                 refuse_other_numerics(record.numerics, numerics, config.training.numerics)
             lease.take_over_at(step)
@@ -176,31 +176,6 @@ def resume(
             record.status, record.error, record.ended_at = "running", None, None
             logger.info("resuming %s at step %d", shown(run.path), step)
             return _train_in(run, record, config, lease, checkpoint, on_epoch, ranks)
-
-
-def _note_elsewhere(record: RunRecord, numerics: Mapping[str, Any], step: int) -> None:
-    """Write down in what this process differs from the one that began the run."""
-    level = record.numerics.get("level", "fast")
-    changes = [
-        f"{name} was {then} and is {now}"
-        for name, then, now in what_differs(record.numerics, numerics, level)
-    ]
-    if changes:
-        kept = record.numerics.setdefault("elsewhere", [])
-        kept.append({"step": step, "changes": changes})
-        logger.warning("going on elsewhere: %s", "; ".join(changes))
-
-
-def _elsewhere_findings(record: RunRecord) -> list[Finding]:
-    return [
-        Finding(
-            f"elsewhere-{each['step']}",
-            "warning",
-            f"From step {each['step']} on the run was trained elsewhere: "
-            f"{'; '.join(each['changes'])}. Its bits are those of no single machine.",
-        )
-        for each in record.numerics.get("elsewhere", [])
-    ]
 
 
 def _lease(run: RunDir) -> Lease:
@@ -242,7 +217,7 @@ def _train_in(
         with explained():  # torch raises a reader's death wherever this process happens to be
             result = _fit(run, record, config, lease, checkpoint, on_epoch, ranks)
         record.status = result.status
-        record.findings = [*result.findings, *_elsewhere_findings(record)]
+        record.findings = [*result.findings, *elsewhere_findings(record)]
     except BaseException as error:
         record.status = "diverged" if isinstance(error, TrainingError) else "failed"
         if isinstance(error, KeyboardInterrupt):

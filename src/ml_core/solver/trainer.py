@@ -10,21 +10,18 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ml_core.checkpoint import Checkpoint, load_optimizer_state, save_checkpoint
 from ml_core.data.augment import Augmenter
-from ml_core.data.loader import Batch, EpochBatches, PatchLoader
+from ml_core.data.loader import Batch
 from ml_core.distributed import ALONE, Ranks
 from ml_core.evaluation.predictions import Predictions
 from ml_core.evaluation.predictor import predict
@@ -34,6 +31,7 @@ from ml_core.lease import Lease
 from ml_core.log import progress
 from ml_core.models import PatchClassifier, model_spec
 from ml_core.numerics.state_hash import digest_state, training_state
+from ml_core.solver.batches import WholeBatches, batches_of, grouped, num_batches_of, start_at
 from ml_core.solver.interrupt import StopRequest
 from ml_core.solver.settings import TrainerSettings
 from ml_core.solver.state import FitResult, TrainState
@@ -104,7 +102,7 @@ class Trainer:
         self._lease = lease
         self._stop = StopRequest()
         self._agreed_to_stop = False  # what all ranks know since the last step
-        self._loader: PatchLoader | None = None
+        self._whole = WholeBatches((), ranks)  # of the loader that is trained on
 
     # ---- the whole training ------------------------------------------------------------------
 
@@ -215,7 +213,7 @@ class Trainer:
         """Renew the findings about learning; a new one is said at once."""
         if not self.ranks.is_first:
             return
-        first = next(_batches(val_loader)).images[:DEAD_UNIT_PATCHES]
+        first = next(batches_of(val_loader)).images[:DEAD_UNIT_PATCHES]
         dead = find_dead_units(self.model, first.to(self.device))
         known = {finding.id for finding in self.findings}
         self.findings = check_learning(
@@ -246,8 +244,8 @@ class Trainer:
 
         Each rank predicts the batches that its loader gives it, and gets those of the others.
         """
-        total = _num_batches(dataloader)
-        bar = progress(_batches(dataloader), total=total, description=description)
+        total = num_batches_of(dataloader)
+        bar = progress(batches_of(dataloader), total=total, description=description)
         own = None
         if total != 0:  # there may be fewer batches than ranks
             own = predict(
@@ -261,14 +259,15 @@ class Trainer:
     def _train_batches(self, loader: Iterable[Any]) -> None:
         """Take the optimizer steps of the epoch that are still to do, until done or stopped."""
         state, settings = self.state, self.settings
-        self._loader = _start_at(loader, state.epoch, state.batch)
+        self._whole = WholeBatches(loader, self.ranks)
+        start_at(loader, state.epoch, state.batch)
         if self.augment is not None:
             self.augment.set_epoch(state.epoch)
         description = f"epoch {state.epoch} train"
-        bar = progress(_batches(loader), total=_num_batches(loader), description=description)
+        bar = progress(batches_of(loader), total=num_batches_of(loader), description=description)
         self.model.train()
         self._agreed_to_stop = False
-        for group in _grouped(bar, settings.accumulate_steps):
+        for group in grouped(bar, settings.accumulate_steps):
             if not self.first_batch and len(group[0].labels):
                 self._describe_first(group[0])
             self.train_step(group)
@@ -285,7 +284,8 @@ class Trainer:
         state, started = self.state, time.perf_counter()
         at = Position(state.epoch, state.batch, state.step + 1)
         learning_rate = self._learning_rate()
-        took = self._step.take(group, at, self._num_patches(group), wants_stop=bool(self._stop))
+        num_patches = self._whole.num_patches(state.batch, group)
+        took = self._step.take(group, at, num_patches, wants_stop=bool(self._stop))
         if self.scheduler is not None and not isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step()
         self._note_batches(group)
@@ -303,14 +303,6 @@ class Trainer:
             self._tracker.log_step(state.step, values, epoch=state.epoch)
             self._tracker.log_gradients(state.step, took.layer_norms, epoch=state.epoch)
         return took.loss
-
-    def _num_patches(self, group: Sequence[Batch]) -> int:
-        """Return how many patches the batches of `group` hold on all ranks together."""
-        if self.ranks.world_size == 1:
-            return sum(len(batch.labels) for batch in group)
-        assert self._loader is not None, "ranks train with a loader of ours"
-        size_of, first = self._loader.batch_sampler.size_of, self.state.batch
-        return sum(size_of(number) for number in range(first, first + len(group)))
 
     def _learning_rate(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
@@ -398,52 +390,10 @@ class Trainer:
         if self._chain is None:
             return
         for number, batch in enumerate(group, start=self.state.batch):
-            index = batch.index if self.ranks.world_size == 1 else self._whole_index(number)
-            self._chain.note_batch(index)
-
-    def _whole_index(self, number: int) -> npt.NDArray[np.int64]:
-        """Return the index of batch `number`, of which this rank holds a part."""
-        assert self._loader is not None, "ranks train with a loader of ours"
-        whole = self._loader.batch_sampler.whole_batch(number)
-        return np.asarray(self._loader.patches.indices[whole])
+            self._chain.note_batch(self._whole.index(number, batch))
 
     def _link(self) -> None:
         """Add the state after this step to the chain; a step that has its link keeps it."""
         if self._chain is not None:
             found = digest_state(training_state(self.model, self.optimizer))
             self._chain.link(self.state.step, self.state.epoch, found.state, found.tensors)
-
-
-def _batches(loader: Iterable[Any]) -> Iterator[Batch]:
-    """Yield batches; those of the course, (images, labels), get the running number of each row."""
-    rows = 0
-    for batch in loader:
-        if isinstance(batch, Batch):
-            yield batch
-        else:
-            images, labels = batch
-            yield Batch(images, labels, torch.arange(rows, rows + len(labels)))
-            rows += len(labels)
-
-
-def _grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    """Yield lists of up to `size` batches."""
-    iterator = iter(batches)
-    while group := list(islice(iterator, size)):
-        yield group
-
-
-def _num_batches(loader: Iterable[Any]) -> int | None:
-    """Return how many batches `loader` will give, if it can tell."""
-    return len(loader) if isinstance(loader, Sized) else None
-
-
-def _start_at(loader: Iterable[Any], epoch: int, batch: int) -> PatchLoader | None:
-    """Tell a loader of ours which epoch comes and which batches of it are done; return it.
-
-    None for any other loader, which begins each time where it likes.
-    """
-    sampler = getattr(loader, "batch_sampler", None)
-    if isinstance(sampler, EpochBatches):
-        sampler.set_epoch(epoch, start_batch=batch)
-    return loader if isinstance(loader, PatchLoader) else None
