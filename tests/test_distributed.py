@@ -127,7 +127,9 @@ def test_a_rank_that_hangs_is_missed_after_the_timeout():
 
 
 def leave_the_first_text_unsaid(ranks):
+    ranks.wait()
     if ranks.is_first:
+        time.sleep(0.5)  # the other has heard that all are there
         os.kill(os.getpid(), signal.SIGKILL)
     ranks.share_text(None)
 

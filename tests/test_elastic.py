@@ -91,3 +91,13 @@ def test_fast_is_refused_on_several_ranks_before_a_directory_is_made(data, tmp_p
     assert finish_cli(start_cli(2, ["train", config], tmp_path)) == [2, 2]
     assert "2 ranks were started, but training.numerics is fast" in said(tmp_path, 1)[0]
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_main_job_of_two_ranks_is_scored_and_reported_once(data, tmp_path):
+    """Rank 1 has nothing more to do when the training has ended."""
+    assert finish_cli(start_cli(2, ["run", write_case(tmp_path, data), "--json"], tmp_path)) == [
+        0,
+        0,
+    ]
+    run = only_run(tmp_path)
+    assert run.metrics_path.is_file() and run.report_path.is_file()

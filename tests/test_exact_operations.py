@@ -178,6 +178,13 @@ def test_a_patch_does_not_depend_on_the_others_even_where_they_are_nan_or_huge()
     assert among[0].isnan().all() and not among[1:].isnan().any()
 
 
+def test_a_row_does_not_depend_on_how_many_rows_are_multiplied_with_it():
+    # more rows make narrower blocks of columns; the columns here differ in magnitude
+    x, w = drawn(4096, 64), drawn(128, 64, seed=1, spread=6.0)
+    with arithmetic("exact", "cpu"):
+        assert same_bits(F.linear(x, w)[:1], F.linear(x[:1], w))
+
+
 def test_patches_of_any_magnitude_in_any_order_have_one_weight_gradient():
     # as many windows as are added up at once: their sum is exact
     x, w = drawn(32, 8, 8, 8, spread=3.0), drawn(16, 8, 3, 3, seed=1).requires_grad_()

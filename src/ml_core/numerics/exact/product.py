@@ -47,11 +47,16 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     """
     rows, columns = a.shape[-2], b.shape[-1]
     cuts = pieces(a.shape[-1])
+    # of all columns: how many make a block depends on the number of rows
+    powers = [leading_power(b[..., cut, :], (-2, -1)) for cut in cuts]
     width = max(64, _BLOCK // max(cuts[0].stop, rows))
     result = a.new_empty(*a.shape[:-1], columns)
     for left in range(0, columns, width):
         block = b[..., left : left + width]
-        parts = (_rounded(a[..., cut], -1) @ _rounded(block[..., cut, :], (-2, -1)) for cut in cuts)
+        parts = (
+            _rounded(a[..., cut]) @ round_below(block[..., cut, :], power).to(torch.float64)
+            for cut, power in zip(cuts, powers, strict=True)
+        )
         total = next(parts)
         for part in parts:
             total += part
@@ -60,8 +65,8 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     return result
 
 
-def _rounded(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
-    return round_below(x, leading_power(x, dim)).to(torch.float64)
+def _rounded(rows: Tensor) -> Tensor:
+    return round_below(rows, leading_power(rows, -1)).to(torch.float64)
 
 
 def _matmul(a: Tensor, b: Tensor) -> Tensor:
