@@ -12,7 +12,7 @@ from ranked_processes import run_ranks
 
 from ml_core.distributed import ALONE, Ranks, _loopback_if_enough, _meeting_point, process_group
 from ml_core.distributed import ranks_from_environment as ranks_from
-from ml_core.errors import ConfigError, TrainingError
+from ml_core.errors import ConfigError, RankError
 
 
 def test_a_process_that_nobody_numbered_is_alone():
@@ -109,7 +109,7 @@ def lose_the_second(ranks, how):
     started = time.monotonic()
     try:
         ranks.sum_(torch.zeros(1000, dtype=torch.int64))
-    except TrainingError as error:
+    except RankError as error:
         return time.monotonic() - started, str(error)
     return None
 
@@ -137,7 +137,7 @@ def leave_the_first_text_unsaid(ranks):
 def test_a_first_rank_that_dies_before_it_speaks_is_missed_at_once():
     started = time.monotonic()
     gone, error = run_ranks(2, leave_the_first_text_unsaid)
-    assert gone is None and isinstance(error, TrainingError) and "rank 0 has died" in str(error)
+    assert gone is None and isinstance(error, RankError) and "rank 0 has died" in str(error)
     assert time.monotonic() - started < 15
 
 

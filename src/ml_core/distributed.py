@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from ml_core.errors import ConfigError, TrainingError
+from ml_core.errors import ConfigError, RankError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ class Ranks:
     """This process among the `world_size` that train together: all compute, rank 0 writes.
 
     Alone, which is the default, nothing travels and every method returns at once. All ranks call
-    the same methods in the same order; TrainingError where another one has died or is too late.
+    the same methods in the same order; RankError where another one has died or is too late.
     """
 
     rank: int = 0
@@ -115,7 +115,7 @@ def process_group(
 
     `sum_` waits `timeout_s` for the others; `backend` is gloo, or nccl where the sums lie on GPUs.
     They meet at MASTER_ADDR and MASTER_PORT, which torchrun sets; srun's tasks on one machine need
-    neither. Raises ConfigError where that is not known, TrainingError where a rank does not come.
+    neither. Raises ConfigError where that is not known, RankError where a rank does not come.
     """
     if ranks.world_size == 1:
         yield ranks
@@ -189,11 +189,11 @@ class _Lines:
         return bytes(content.tolist()).decode()
 
 
-def _lost(ranks: Ranks, what: str, error: Exception) -> TrainingError:
+def _lost(ranks: Ranks, what: str, error: Exception) -> RankError:
     """Return the error of a rank that misses others; gloo knows an address at best, no rank."""
     # "[/pytorch/.../pair.cc:547] Connection closed by peer [127.0.0.1]:2. This is typically ..."
     reason = str(error).partition("\n")[0].rpartition("] ")[2].partition(". ")[0]
-    return TrainingError(
+    return RankError(
         f"rank {ranks.rank} of {ranks.world_size} cannot go on: {what} ({reason}). The other's own "
         "message, or that of its machine, says why. Checkpoints are whole: start the ranks again, "
         "as many as you like, with ml-core train --resume RUN."

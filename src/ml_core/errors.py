@@ -36,6 +36,10 @@ class TrainingError(MLCoreError):
     """Training cannot go on: a loss or gradient is not finite."""
 
 
+class RankError(MLCoreError):
+    """A process that trains together with this one has died or does not answer."""
+
+
 class TrackingError(MLCoreError):
     """The tracking server cannot be reached or refuses what it is sent."""
 

@@ -9,6 +9,8 @@ import pytest
 from ranked_processes import finish_cli, start_cli
 from ranked_training import bits_of, only_run, said, train, wait_for_step, write_case, write_data
 
+from ml_core.runs import RunRecord
+
 WAYS = {"SIGKILL": signal.SIGKILL, "SIGSTOP": signal.SIGSTOP}
 TIMEOUT_S = 5.0
 FIRST_STEP, LAST_STEP = 2, 20  # of 24: there is a checkpoint by then, and the end is not near
@@ -60,5 +62,7 @@ def test_a_lost_rank_ends_the_other_and_a_relaunch_has_the_same_bits(
             assert seconds < BOUND_S, f"{seconds:.0f} s"
             assert "another rank has died, or has not answered" in words, words
             assert "Traceback" not in words, words
+            if lost != 0:
+                assert RunRecord.load(only_run(folder)).status == "failed"  # it has not diverged
             resumed = train(again, folder, "--resume", only_run(folder).path)
             assert bits_of(resumed) == straight

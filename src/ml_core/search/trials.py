@@ -189,11 +189,12 @@ class _Told:
             for event in read_jsonl(folder.journal_path):
                 num_lines += 1
                 told.add(event)
-        except (RunError, KeyError, TypeError, ValueError) as error:
-            where = f"{folder.journal_path}, line {num_lines} is damaged: {error!r}."
+        except RunError as error:  # it says which line, and to remove it
+            raise RunError(f"{error} Or remove {_anew(folder)}") from error
+        except (KeyError, TypeError, ValueError) as error:
             raise RunError(
-                f"{error if isinstance(error, RunError) else where} Remove that line, or the "
-                f"directory {folder.path.name}: its slot is then tried anew."
+                f"{folder.journal_path}, line {num_lines} is damaged: {error!r}. Remove that line, "
+                f"or {_anew(folder)}"
             ) from error
         return told
 
@@ -217,10 +218,13 @@ def _read_claim(folder: AttemptDir) -> dict[str, Any]:
     for key, kind in {"params": dict, "claimed_at": str, "worker": dict}.items():
         if not isinstance(claim.get(key), kind):
             raise RunError(
-                f"{folder.claim_path} is damaged: it has no valid '{key}'. Remove the directory "
-                f"{folder.path.name}: its slot is then tried anew."
+                f"{folder.claim_path} is damaged: it has no valid '{key}'. Remove {_anew(folder)}"
             )
     return claim
+
+
+def _anew(folder: AttemptDir) -> str:
+    return f"the directory {folder.path.name}: its slot is then tried anew."
 
 
 def _ending(end: Mapping[str, Any], is_abandoned: bool) -> tuple[State, float | None, str, str]:
