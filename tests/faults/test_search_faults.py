@@ -27,6 +27,7 @@ from ml_core.search.recovery import recover
 from ml_core.search.study_dir import StudyDir, StudyRecord
 from ml_core.search.trials import load_trials
 
+pytestmark = pytest.mark.faults
 GOOD, WORSE = {"optimizer.lr": 0.003}, {"optimizer.lr": 0.0003}
 RAISES = {"training.device": "cuda:7"}  # a valid config, but there is no such device here
 OF_THE_MOMENT = ("time", "seconds", "train_patches_per_s", "patches_per_s")

@@ -11,9 +11,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ml_core.audit.page import plots
 from ml_core.audit.page.columns import shown_values
+from ml_core.audit.page.difference_plots import plot_aucs, plot_effects
+from ml_core.audit.page.distribution_plots import Panel, drawn_range, plot_distributions
+from ml_core.audit.page.label_plots import (
+    LabelCounts,
+    plot_label_counts,
+    plot_labels_along_file,
+    plot_positives_per_batch,
+)
 from ml_core.audit.page.measured import find_aucs, find_effects
+from ml_core.audit.page.plot_style import CLASS_LINES, split_lines
 from ml_core.page.text import percent
 
 BATCH_SIZE = 64  # the default of `data.batch_size`
@@ -65,7 +73,7 @@ def _label_figures(patches: pd.DataFrame, where: Mapping[str, slice]) -> Iterato
     yield PageFigure(
         "label_counts", "Labels", f"Share of each label by split. {said}.",
         "Splits of different balance need a threshold and a prior that say so.",
-        plots.plot_label_counts(counts),
+        plot_label_counts(counts),
     )  # fmt: skip
     first, share = next(
         ((split, c.share_tumour) for split, c in counts.items() if not math.isnan(c.share_tumour)),
@@ -81,14 +89,14 @@ def _label_figures(patches: pd.DataFrame, where: Mapping[str, slice]) -> Iterato
         f"{first}: about {BATCH_SIZE * share:.1f} of {BATCH_SIZE} as they come"
         f"{f' ({percent(none, 2)} of batches hold none)' if none > 1e-4 else ''}, "
         f"{BATCH_SIZE / 2:g} when sampling is balanced.",
-        plots.plot_positives_per_batch(share, BATCH_SIZE),
+        plot_positives_per_batch(share, BATCH_SIZE),
     )  # fmt: skip
     yield PageFigure(
         "labels_along_file", "Labels along the file",
         "Share of tumour in equal stretches of each split's file.",
         "A flat line is a shuffled file; steps mean that rows are sorted, and that any subset of "
         "neighbouring rows is biased.",
-        plots.plot_labels_along_file({split: labels[rows] for split, rows in where.items()}),
+        plot_labels_along_file({split: labels[rows] for split, rows in where.items()}),
     )  # fmt: skip
 
 
@@ -97,34 +105,34 @@ def _colour_figures(patches: pd.DataFrame, where: Mapping[str, slice]) -> Iterat
     channels = {column: name for column, name in CHANNELS.items() if column in patches}
     if channels:
         panels = [
-            plots.Panel(name, _by_split(patches, column, held), (0, 255))
+            Panel(name, _by_split(patches, column, held), (0, 255))
             for column, name in channels.items()
         ]
         yield PageFigure(
             "intensities", "Intensity by channel and split",
             f"Histograms of the mean red, green and blue of each patch, for {', '.join(held)}.",
             "Mean grey level of each patch. Peaks at 0 and 255 are black and white patches.",
-            plots.plot_distributions(panels, plots.split_lines(list(where)), "mean grey level"),
+            plot_distributions(panels, split_lines(list(where)), "mean grey level"),
         )  # fmt: skip
     for stain, colours in STAINS.items():
         if stain not in patches:
             continue
         values = shown_values(patches, stain)
         labels = patches["label"].to_numpy()
-        panels = [plots.Panel(split, _by_class(values[r], labels[r])) for split, r in held.items()]
+        panels = [Panel(split, _by_class(values[r], labels[r])) for split, r in held.items()]
         panels = _on_one_scale(panels)
         yield PageFigure(
             stain, f"{stain.capitalize()} by class and split",
             f"Histograms of the mean amount of {stain} of normal and of tumour patches, for "
             f"{', '.join(held)}.",
             f"{colours} Where the classes lie apart, colour alone tells them apart.",
-            plots.plot_distributions(panels, plots.CLASS_LINES, f"mean {stain} (optical density)"),
+            plot_distributions(panels, CLASS_LINES, f"mean {stain} (optical density)"),
         )  # fmt: skip
 
 
 def _quality_figures(patches: pd.DataFrame, where: Mapping[str, slice]) -> Iterator[PageFigure]:
     panels = [
-        plots.Panel(title, _by_split(patches, column, where))
+        Panel(title, _by_split(patches, column, where))
         for column, title in QUALITY.items()
         if column in patches
     ]
@@ -133,7 +141,7 @@ def _quality_figures(patches: pd.DataFrame, where: Mapping[str, slice]) -> Itera
             "quality", "Focus, blockiness and tissue",
             "Histograms of focus, JPEG blockiness and tissue share by split.",
             "Splits that differ here were scanned, compressed or chosen differently.",
-            plots.plot_distributions(panels, plots.split_lines(list(where))),
+            plot_distributions(panels, split_lines(list(where))),
         )  # fmt: skip
 
 
@@ -150,7 +158,7 @@ def _difference_figures(
             f"Cliff's delta between splits by statistic. The largest is {largest[0]}: {said}.",
             "Cliff’s delta between patches of one class: 0 is alike, ±1 is no overlap, ±0.47 is "
             "large. A plus: larger in the second split.",
-            plots.plot_effects(shown),
+            plot_effects(shown),
         )  # fmt: skip
     rows = find_aucs(findings)
     if rows:
@@ -159,7 +167,7 @@ def _difference_figures(
             "shortcuts", "Shortcuts to the label", f"AUC by property: {said}.",
             "How well each alone ranks tumour above normal, with its interval. A model must beat "
             "these before it has learnt tissue.",
-            plots.plot_aucs(rows, splits),
+            plot_aucs(rows, splits),
         )  # fmt: skip
 
 
@@ -167,10 +175,10 @@ def _size(row: Mapping[str, float]) -> float:
     return max(map(abs, row.values()))
 
 
-def count_labels(labels: Any) -> plots.LabelCounts:
+def count_labels(labels: Any) -> LabelCounts:
     """Return how many labels are 0, 1 and anything else."""
     normal, tumour = int((labels == 0).sum()), int((labels == 1).sum())
-    return plots.LabelCounts(normal, tumour, len(labels) - normal - tumour)
+    return LabelCounts(normal, tumour, len(labels) - normal - tumour)
 
 
 def _by_split(patches: pd.DataFrame, column: str, where: Mapping[str, slice]) -> dict[str, Any]:
@@ -182,9 +190,9 @@ def _by_class(values: Any, labels: Any) -> dict[str, Any]:
     return {"normal": values[labels == 0], "tumour": values[labels == 1]}
 
 
-def _on_one_scale(panels: Sequence[plots.Panel]) -> list[plots.Panel]:
+def _on_one_scale(panels: Sequence[Panel]) -> list[Panel]:
     """Return the panels with the same range, so that splits can be compared by eye."""
     values = [line[np.isfinite(line)] for panel in panels for line in panel.lines.values()]
     values = [line for line in values if len(line)]
-    limits = plots.drawn_range(values) if values else None
-    return [plots.Panel(panel.title, panel.lines, limits) for panel in panels]
+    limits = drawn_range(values) if values else None
+    return [Panel(panel.title, panel.lines, limits) for panel in panels]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ml_core.audit.page.plots import AucRow
+from ml_core.audit.page.difference_plots import AucRow
 
 Facts = Mapping[str, Any]
 
