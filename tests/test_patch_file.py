@@ -17,6 +17,7 @@ import pytest
 from ml_core.data.layout import load_labels
 from ml_core.data.patch_file import PatchFile, evenly_spaced
 from ml_core.data.value_range import ValueRange, establish_value_range
+from ml_core.data.versions.digests import digest_as_read
 from ml_core.errors import DataError
 
 NUM = 24
@@ -338,6 +339,56 @@ def test_a_virtual_data_set_whose_source_is_missing_is_refused(tmp_path, patches
     (tmp_path / "source.h5").unlink()
     with pytest.raises(DataError, match=r"source\.h5, which cannot be read"):
         PatchFile(tmp_path / "x.h5")
+
+
+@pytest.mark.parametrize("what", ["removed", "replaced", "cut short"])
+@pytest.mark.parametrize("kind", ["virtual", "external"])
+def test_values_in_another_file_that_changes_while_it_is_read_are_an_error(
+    tmp_path, patches, kind, what
+):
+    behind = tmp_path / "behind"
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        if kind == "virtual":
+            store(behind, patches)
+            layout = h5py.VirtualLayout(patches.shape, "u1")
+            layout[:] = h5py.VirtualSource("behind", "x", patches.shape)
+            file.create_virtual_dataset("x", layout)
+        else:
+            piece = (behind, 0, h5py.h5f.UNLIMITED)
+            file.create_dataset("x", data=patches, external=[piece])
+    patch_file = PatchFile(tmp_path / "x.h5")
+    assert np.array_equal(patch_file.read(ROWS), patches[ROWS])
+    content = behind.read_bytes()
+    behind.unlink()
+    if what != "removed":
+        behind.write_bytes(content if what == "replaced" else content[: len(content) // 2])
+    with pytest.raises(DataError, match="behind"):
+        patch_file.read(ROWS)
+
+
+def test_a_file_replaced_between_its_opening_and_the_first_read_is_an_error(
+    tmp_path, patches, monkeypatch
+):
+    path, other = store(tmp_path / "x.h5", patches), store(tmp_path / "other.h5", patches[::-1])
+
+    def replaced_meanwhile(*_):
+        os.replace(other, path)
+        return []
+
+    monkeypatch.setattr("ml_core.data.patch_file.files_behind", replaced_meanwhile)
+    file = PatchFile(path)
+    with pytest.raises(DataError, match="deleted or replaced"):
+        file.read(ROWS)
+
+
+def test_training_refuses_values_that_lie_in_other_files(tmp_path, patches):
+    store(tmp_path / "source.h5", patches)
+    layout = h5py.VirtualLayout(patches.shape, "u1")
+    layout[:] = h5py.VirtualSource("source.h5", "x", patches.shape)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_virtual_dataset("x", layout)
+    with pytest.raises(DataError, match=r"'x' lie in .*source\.h5, .*ml-core data pack"):
+        digest_as_read(tmp_path / "x.h5")
 
 
 def test_external_values_that_are_cut_short_are_refused(tmp_path, patches):

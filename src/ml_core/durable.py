@@ -18,6 +18,17 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(path: Path) -> None:
+    """Make the folder `path`, and those above it, if need be; a power cut does not undo it.
+
+    Raises OSError where that cannot be.
+    """
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in made:
+        sync(folder.parent)
+
+
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
     """Yield a file beside `path` to write; when all went well it takes the place of `path`.
@@ -25,7 +36,7 @@ def written_aside(path: Path) -> Iterator[Path]:
     The folder is made if need be. Raises OSError when the disk is full or the folder cannot be
     written; `path` is then as it was, and nothing is left beside it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     aside = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield aside

@@ -1,4 +1,4 @@
-"""Workers that read batches are killed, stopped, starved: said in time, and no batch is lost."""
+"""Workers that read batches are killed, stopped, starved, signalled, orphaned: no batch is lost."""
 
 import contextlib
 import os
@@ -37,10 +37,15 @@ def folder(tmp_path_factory):
     return folder
 
 
-def loader_of(folder, num_workers, *, start_batch=0):
+def loader_of(folder, num_workers, *, start_batch=0, start_method=None):
     paths = split_paths(folder, "train")
     loader = build_loader(
-        PCAMDataset(paths.x, paths.y), BATCH_SIZE, shuffle=True, seed=3, num_workers=num_workers
+        PCAMDataset(paths.x, paths.y),
+        BATCH_SIZE,
+        shuffle=True,
+        seed=3,
+        num_workers=num_workers,
+        start_method=start_method,
     )
     loader.batch_sampler.set_epoch(1, start_batch)
     return loader
@@ -216,6 +221,146 @@ def no_longer_than(seconds):
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+A_TRAINER = """
+import os, signal, sys, time
+from pathlib import Path
+sys.path[:0] = {path!r}
+
+def main(folder, start_method, means, num_readers):
+    from ml_core.solver.interrupt import StopRequest
+    from test_workers import explained, loader_of
+    loader = loader_of(Path(folder), int(num_readers), start_method=start_method)
+    if means == "none":
+        loader.worker_init_fn = None
+    with StopRequest() as stop, explained():
+        print("starting", flush=True)
+        while not stop:
+            for batch in loader:
+                readers = [str(worker.pid) for worker in loader._iterator._workers]
+                print("reading", *readers, flush=True)
+                time.sleep(0.01)
+                if stop:
+                    time.sleep(1)  # as a step takes, or a save
+                    print("saved", stop.name, flush=True)
+                    break
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
+"""
+
+
+@contextlib.contextmanager
+def a_trainer(folder, tmp_path, start_method, means="own", num_readers=2):
+    """Yield a process of a session of its own that trains with readers, and end the session."""
+    script = tmp_path / "trainer.py"
+    script.write_text(A_TRAINER.format(path=TEST_FOLDERS))
+    command = [sys.executable, script, folder, start_method, means, str(num_readers)]
+    trainer = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        yield trainer
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(trainer.pid, signal.SIGKILL)
+        trainer.communicate()
+
+
+def readers_of(trainer):
+    """Return the pids of the readers once a batch has come."""
+    for line in trainer.stdout:
+        if line.startswith("reading"):
+            return [int(pid) for pid in line.split()[1:]]
+    raise AssertionError(f"nothing was read: {trainer.stderr.read()}")
+
+
+def live(pids):
+    """Return those of `pids` that run; who ended and was not waited for does not."""
+    stats = [Path(f"/proc/{pid}/stat") for pid in pids]
+    with_state = [(stat.parent.name, stat.read_text().rpartition(") ")[2][0])
+                  for stat in stats if stat.exists()]  # fmt: skip
+    return [int(pid) for pid, state in with_state if state != "Z"]
+
+
+def ended_within(pids, seconds):
+    deadline = time.monotonic() + seconds
+    while live(pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not live(pids)
+
+
+def test_readers_end_with_a_trainer_that_was_killed(folder, tmp_path, draws, fault):
+    orphans = fault(8, "SIGKILL of the trainer alone: its readers")
+    ways = [("forkserver", 2), ("fork", 12), ("spawn", 2)]
+    for start_method, num in ways[: draws(3, 2)]:
+        with (
+            orphans.case(f"{start_method}, {num} readers"),
+            a_trainer(folder, tmp_path, start_method, num_readers=num) as trainer,
+        ):
+            pids = readers_of(trainer)
+            trainer.kill()
+            trainer.wait()
+            assert ended_within(pids, 3), "readers outlived their trainer"
+
+
+def test_torch_alone_lets_readers_of_a_server_of_forks_outlive_the_trainer(folder, tmp_path, fault):
+    control = fault(24, "readers that do not watch their trainer outlive it")
+    with control.case("forkserver"), a_trainer(folder, tmp_path, "forkserver", "none") as trainer:
+        pids = readers_of(trainer)
+        trainer.kill()
+        trainer.wait()
+        assert not ended_within(pids, 7)  # torch looks every 5 s
+
+
+def test_a_signal_to_the_whole_job_is_a_request_to_the_trainer_alone(
+    folder, tmp_path, draws, fault
+):
+    requests = fault(8, "a scheduler's signals to all processes of a job")
+    pairs = [(start_method, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGINT")
+             for start_method in ("fork", "forkserver", "spawn")]  # fmt: skip
+    for start_method, name in pairs[: draws(len(pairs), 2)]:
+        with (
+            requests.case(f"{name}, {start_method}"),
+            a_trainer(folder, tmp_path, start_method) as trainer,
+        ):
+            readers_of(trainer)
+            os.killpg(trainer.pid, signal.Signals[name])
+            said, warned = trainer.communicate(timeout=LIMIT_S)
+            assert said.endswith(f"saved {name}\n") and trainer.returncode == 0, warned
+            assert not warned
+
+
+def test_a_signal_to_a_job_whose_readers_only_start_ends_none(folder, tmp_path, draws, fault):
+    requests = fault(8, "a scheduler's signals while readers start")
+    pairs = [(start_method, wait_s) for wait_s in (0.5, 0.1, 1.0, 2.0)
+             for start_method in ("forkserver", "spawn")]  # fmt: skip
+    for start_method, wait_s in pairs[: draws(len(pairs), 1)]:
+        with (
+            requests.case(f"{start_method}, {wait_s} s after the start"),
+            a_trainer(folder, tmp_path, start_method) as trainer,
+        ):
+            assert trainer.stdout.readline() == "starting\n"
+            time.sleep(wait_s)
+            os.killpg(trainer.pid, signal.SIGUSR1)
+            said, warned = trainer.communicate(timeout=LIMIT_S)
+            assert said.endswith("saved SIGUSR1\n") and trainer.returncode == 0, warned
+            assert not warned
+
+
+def test_a_reader_that_is_busy_ends_when_its_trainer_says_so(folder):
+    loader = loader_of(folder, 1)
+    loader.dataset.transform = lambda patch: time.sleep(600)
+    (worker,) = DataLoader.__iter__(loader)._workers
+    time.sleep(0.5)
+    subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)  # by someone else
+    worker.join(timeout=1.5)
+    assert worker.is_alive(), "a reader heeded somebody else than its trainer"
+    worker.terminate()
+    with contextlib.suppress(RuntimeError):
+        worker.join(timeout=5)
+    assert not worker.is_alive()
 
 
 def test_an_error_that_no_worker_caused_is_left_as_it_is():

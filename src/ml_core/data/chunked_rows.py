@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,27 @@ Rows = npt.NDArray[np.int64]
 class ChunkedRows:
     """Rows of data set `key` of `path`, which was at `stamp` when found, `chunk_rows` to a chunk.
 
+    `behind` are the stamps of other files that hold values of it: where one of them has gone or
+    become shorter HDF5 reads zeros, without a word.
+
     The handle is made at the first read of each process, left out of a pickle and closed before a
     fork: HDF5 keeps positions and caches in the process, and a child that shared them could read
     another patch than the one it asked for.
     """
 
-    def __init__(self, path: Path, stamp: FileStamp, key: str, chunk_rows: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        stamp: FileStamp,
+        key: str,
+        chunk_rows: int,
+        behind: Mapping[Path, FileStamp] | None = None,
+    ) -> None:
         self._path = path
         self._stamp = stamp
         self._key = key
         self._chunk_rows = chunk_rows
+        self._behind = dict(behind or {})
         self._handle: h5py.File | None = None
         self._handle_pid = 0
 
@@ -82,6 +94,12 @@ class ChunkedRows:
     def _check_unchanged(self) -> None:
         assert self._handle is not None
         check_unchanged(self._path, self._handle.id.get_vfd_handle(), self._stamp)
+        for path, stamp in self._behind.items():
+            if FileStamp.of(path) != stamp:
+                raise DataError(
+                    f"{path}, in which values of {self._path} lie, was changed or replaced after "
+                    "its reading had begun. Put it back as it was and start again."
+                )
 
 
 _open_files: weakref.WeakSet[ChunkedRows] = weakref.WeakSet()

@@ -50,6 +50,14 @@ def find_dataset(file: h5py.File, path: Path, key: str) -> h5py.Dataset:
     raise DataError(f"{path}: no data set '{key}'; {there}.{did_you_mean(key, keys)}")
 
 
+def files_behind(dataset: h5py.Dataset, path: Path) -> list[Path]:
+    """Return the files besides `path` that hold values of `dataset`, as HDF5 finds them."""
+    if dataset.is_virtual:
+        names = {source.file_name for source in dataset.virtual_sources()} - {"."}
+        return [path.parent / name for name in sorted(names)]
+    return [Path(name) for name, _, _ in dataset.external or ()]
+
+
 @contextmanager
 def decodable(path: Path, what: str = "it") -> Iterator[None]:
     """Turn what h5py raises for damage, in a body that asks for `what` of `path`, into DataError.

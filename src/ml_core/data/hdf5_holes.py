@@ -26,10 +26,10 @@ def check_no_holes(dataset: h5py.Dataset, path: Path) -> None:
     elif dataset.chunks:
         _check_chunks(dataset, path)
     elif dataset.id.get_storage_size() == 0:
-        raise DataError(f"{_where(dataset, path)}: nothing was ever written into it. {_TODO}")
+        raise DataError(f"{_where(dataset, path)}: nothing was ever written into it. {_REMEDY}")
 
 
-_TODO = (
+_REMEDY = (
     "Reading would give zeros there without a word. Whoever made the file was stopped: make it "
     "again, or copy it again from where it is whole."
 )
@@ -66,7 +66,7 @@ def _check_chunks(dataset: h5py.Dataset, path: Path) -> None:
     if num_there < num_needed:
         raise DataError(
             f"{_where(dataset, path)}: {num_needed - num_there:,} of its {num_needed:,} chunks "
-            f"were never written. {_TODO}"
+            f"were never written. {_REMEDY}"
         )
 
 
@@ -90,16 +90,16 @@ def _check_sources(dataset: h5py.Dataset, path: Path) -> None:
         try:
             with h5py.File(file, "r", locking=False) as opened:
                 inner = opened[source.dset_name]
-                if inner.is_virtual:
+                if inner.is_virtual or inner.external:
                     raise DataError(
-                        f"{_where(dataset, path)}: made of {file}, which is virtual itself. Make "
-                        "one file of it: ml-core data pack."
+                        f"{_where(dataset, path)}: made of {file}, whose values lie in other files "
+                        "again. Make one file of it: ml-core data pack."
                     )
                 check_no_holes(inner, file)
         except (OSError, KeyError, RuntimeError, AttributeError) as error:
             raise DataError(
                 f"{_where(dataset, path)}: a part of it is '{source.dset_name}' of {file}, which "
-                f"cannot be read: {error}. {_TODO}"
+                f"cannot be read: {error}. {_REMEDY}"
             ) from error
 
 
@@ -113,7 +113,7 @@ def _check_external(dataset: h5py.Dataset, path: Path) -> None:
     if there < dataset.nbytes:
         raise DataError(
             f"{_where(dataset, path)}: the files that hold its values have {there:,} bytes of "
-            f"{dataset.nbytes:,}. {_TODO}"
+            f"{dataset.nbytes:,}. {_REMEDY}"
         )
 
 

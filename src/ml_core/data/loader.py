@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import multiprocessing
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Sampler, default_collate
 from ml_core.data.exclusions import load_exclusions
 from ml_core.data.layout import Labels, split_paths
 from ml_core.data.pcam import PatchBatch, PCAMDataset
+from ml_core.data.reader_process import readers_born_deaf, serve_trainer
 from ml_core.data.worker_faults import in_plain_words
 from ml_core.distributed import ALONE, Ranks
 from ml_core.errors import ConfigError, DataError
@@ -186,8 +187,12 @@ class PatchLoader(DataLoader[Any]):
         return self.dataset
 
     def __iter__(self) -> Any:
-        batches = super().__iter__()
-        return in_plain_words(batches) if self.num_workers else batches
+        if not self.num_workers:
+            return super().__iter__()
+        context = self.multiprocessing_context or multiprocessing
+        with readers_born_deaf(context.get_start_method()):
+            batches = super().__iter__()
+        return in_plain_words(batches)
 
 
 def build_loader(
@@ -230,17 +235,12 @@ def build_loader(
         pin_memory=pin_memory,
         prefetch_factor=prefetch_factor,
         multiprocessing_context=start_method if num_workers else None,
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=serve_trainer,
         persistent_workers=num_workers > 0,
         # its own generator: a loader draws a number at each iteration, which must not shift the
         # global one that dropout uses
         generator=torch.Generator().manual_seed(seed),
     )
-
-
-def _ignore_interrupts(_worker: int) -> None:
-    """Leave Ctrl-C to the training process, which finishes its step and so still needs readers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def collate(items: Any) -> Batch:
@@ -296,6 +296,7 @@ def get_dataloaders(config: Mapping[str, Any]) -> tuple[PatchLoader, PatchLoader
                 batch_sampler=sampler,
                 collate_fn=collate_pairs,
                 num_workers=num_workers,
+                worker_init_fn=serve_trainer,
                 persistent_workers=num_workers > 0,
                 generator=torch.Generator().manual_seed(seed),
             )

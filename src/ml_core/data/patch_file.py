@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ml_core.data.chunked_rows import ChunkedRows
 from ml_core.data.flat_rows import FlatRows
-from ml_core.data.hdf5 import open_dataset
+from ml_core.data.hdf5 import files_behind, open_dataset
 from ml_core.data.read_through import FileStamp
 from ml_core.data.value_range import BYTES, ValueRange, establish_value_range
 from ml_core.errors import DataError
@@ -47,9 +47,11 @@ class PatchFile:
             self.layout = _describe_layout(dataset)  # "contiguous", "chunked, gzip", ...
             self.chunk_rows = dataset.chunks[0] if dataset.chunks else 1  # read at once
             offset = _flat_offset(dataset)
-            stamp = FileStamp.of(self.path)
+            # of what is open, not of what may have taken its name since
+            stamp = FileStamp.of_open(dataset.file.id.get_vfd_handle())
+            behind = {each: FileStamp.of(each) for each in files_behind(dataset, self.path)}
         self._rows: FlatRows | ChunkedRows = (
-            ChunkedRows(self.path, stamp, key, self.chunk_rows)
+            ChunkedRows(self.path, stamp, key, self.chunk_rows, behind)
             if offset is None
             else FlatRows(self.path, stamp, offset, self.shape, self.dtype)
         )

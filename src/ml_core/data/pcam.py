@@ -49,6 +49,7 @@ class PatchBatch:
         """
         for tensor in (self.images, self.labels, self.index):
             if isinstance(tensor, Tensor):
+                # torch gives this method no types
                 tensor.share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:

@@ -37,6 +37,12 @@ class FileStamp(NamedTuple):
             found = path.stat()
         return cls(found.st_size, found.st_mtime_ns, found.st_ino)
 
+    @classmethod
+    def of_open(cls, descriptor: int) -> FileStamp:
+        """Return the stamp of an open file."""
+        found = os.fstat(descriptor)
+        return cls(found.st_size, found.st_mtime_ns, found.st_ino)
+
 
 def check_unchanged(path: Path, descriptor: int, stamp: FileStamp) -> None:
     """Raise DataError unless the open file `descriptor` is `path` as it was at `stamp`.

@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ml_core.data.hdf5 import decodable, open_file
+from ml_core.data.hdf5 import decodable, files_behind, open_file
 from ml_core.data.hdf5_holes import check_no_holes
 from ml_core.data.read_through import read_through
 from ml_core.errors import DataError
@@ -88,11 +88,19 @@ def digest_as_read(path: Path) -> FileDigest:
     """Return the SHA-256 of `path` and the digests of the data sets that lie flat in it.
 
     What a training can afford to know of its data: one reading, nothing decompressed, no MD5
-    (`md5` is empty, `content` is `sha256`). Raises DataError as `digest_file` does.
+    (`md5` is empty, `content` is `sha256`). Raises DataError as `digest_file` does, and where
+    values lie in other files, a change of which would go unnoticed.
     """
     sha256 = hashlib.sha256()
     with open_file(path) as file, decodable(path):
         datasets, _ = _numeric_datasets(file)
+        for name, dataset in datasets.items():
+            if elsewhere := files_behind(dataset, path):
+                raise DataError(
+                    f"{path}: values of its data set '{name}' lie in {elsewhere[0]}, whose change "
+                    "would go unnoticed. Make one file of it: ml-core data pack "
+                    f"{path.parent} FOLDER"
+                )
         groups = {name: _groups_of(dataset, path) for name, dataset in datasets.items()}
         flat = {name: each for name, each in groups.items() if each.is_flat}
         stamp = read_through(path, [sha256, *flat.values()])
