@@ -168,6 +168,14 @@ def test_a_changed_link_is_named(straight, key, line):
         check_chain(straight, records)
 
 
+@pytest.mark.parametrize("tensors", [None, 3, []])
+def test_a_link_that_names_no_tensors_was_changed(straight, tensors):
+    records = list(read_jsonl(straight))
+    records[1]["tensors"] = tensors
+    with pytest.raises(RunError, match="line 2"):
+        check_chain(straight, records)
+
+
 def test_a_link_left_out_is_noticed(straight):
     records = list(read_jsonl(straight))
     with pytest.raises(RunError, match=r"line 2 \(step 9\)"):
@@ -185,3 +193,34 @@ def test_an_empty_file_is_a_chain_and_a_torn_line_is_cut(tmp_path):
     again = Chain(path)
     again.start_from(None, 3)
     assert [record["step"] for record in read_jsonl(path)] == [3]
+
+
+@pytest.mark.parametrize("saved_at", [2, 4])  # before the first link, and after it
+def test_links_after_the_checkpoint_that_a_power_cut_made_rubbish_are_dropped(
+    straight, tmp_path, saved_at
+):
+    chain = Chain(tmp_path / "chain.jsonl")
+    train(chain, 1, saved_at)
+    kept = chain.position()
+    train(chain, saved_at + 1, 10)
+    chain.close()
+    lines = chain.path.read_bytes().splitlines(keepends=True)
+    num_kept = saved_at // EVERY
+    lines[num_kept] = b"\0" * 40 + lines[num_kept][40:]  # a page that was not written, then one
+    chain.path.write_bytes(b"".join(lines))
+    resumed = Chain(chain.path)
+    resumed.start_from(kept, saved_at)
+    train(resumed, saved_at + 1, 10)
+    assert chain.path.read_bytes() == straight.read_bytes()
+
+
+def test_a_damaged_link_that_a_checkpoint_needs_is_never_dropped(straight):
+    chain = Chain(straight)
+    kept = chain.position()
+    chain.close()
+    content = straight.read_bytes()
+    straight.write_bytes(b"\0" * 40 + content[40:])
+    with pytest.raises(RunError, match="line 1 is damaged"):
+        Chain(straight).start_from(kept, 10)
+    with pytest.raises(RunError, match="line 1 is damaged"):
+        Chain(straight).link(12, 1, *state_after(12))

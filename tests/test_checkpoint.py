@@ -25,7 +25,9 @@ from ml_core.checkpoint import (
     save_checkpoint,
     sha256_of,
 )
-from ml_core.errors import CheckpointError
+from ml_core.errors import CheckpointError, RunError
+from ml_core.lease import Lease
+from ml_core.runs import RunDir
 
 FILES = (MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, MANIFEST_FILE)
 
@@ -69,7 +71,9 @@ def make(name: str = "adamw", steps: int = 0) -> tuple[Net, torch.optim.Optimize
     return model, optimizer
 
 
-def save(directory: Path, step: int, best: bool = False, **state) -> Path:
+def save(
+    directory: Path, step: int, best: bool = False, lease: Lease | None = None, **state
+) -> Path:
     model, optimizer = make(steps=1)
     return save_checkpoint(
         directory,
@@ -79,6 +83,7 @@ def save(directory: Path, step: int, best: bool = False, **state) -> Path:
         optimizer=optimizer,
         state={"step": step, **state},
         best=best,
+        lease=lease,
     )
 
 
@@ -183,6 +188,40 @@ def test_the_directory_can_be_moved(tmp_path):
     assert not any(link.readlink().is_absolute() for link in links)
     shutil.move(tmp_path / "here", tmp_path / "there")
     assert load_best(tmp_path / "there").state["step"] == 1
+
+
+@pytest.mark.parametrize("links", ["as folders", "left out"])
+def test_a_run_copied_by_a_tool_without_links_is_scored_and_goes_on(tmp_path, links):
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    with Lease.take(run) as lease:
+        lease.take_over_at(0)
+        for step in (1, 2, 3):
+            save(run.checkpoints_dir, step, best=step == 2, lease=lease)
+    copy = RunDir(tmp_path / "copy")
+    shutil.copytree(run.path, copy.path, symlinks=links == "left out")
+    if links == "left out":
+        (copy.checkpoints_dir / "best").unlink()
+        (copy.checkpoints_dir / "last").unlink()
+    assert load_best(copy.checkpoints_dir).path.name == "step-00000002"
+    assert load_last(copy.checkpoints_dir).path.name == "step-00000003"
+    save(copy.checkpoints_dir, 4)
+    names = ["best", "last", *(f"step-{step:08d}" for step in (1, 2, 3, 4))]
+    assert names_in(copy.checkpoints_dir) == names
+    assert (copy.checkpoints_dir / "best").readlink().name == "step-00000002"
+    assert (copy.checkpoints_dir / "last").readlink().name == "step-00000004"
+
+
+def test_a_run_that_was_moved_away_is_not_begun_anew_where_it_was(tmp_path):
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    with Lease.take(run) as lease:
+        lease.take_over_at(0)
+        save(run.checkpoints_dir, 1, lease=lease)
+        run.path.rename(tmp_path / "elsewhere")
+        with pytest.raises(RunError, match=r"generation\.json is gone"):
+            save(run.checkpoints_dir, 2, lease=lease)
+    assert not run.path.exists()
 
 
 def test_the_same_step_can_be_saved_again(tmp_path):

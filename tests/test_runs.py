@@ -36,6 +36,17 @@ def test_a_run_directory_is_never_used_twice(tmp_path):
     assert RunDir.create(tmp_path / "exp", "taken").name == "taken-2"
 
 
+def test_a_new_run_directory_would_survive_a_power_cut_with_all_folders_above(
+    tmp_path, monkeypatch
+):
+    synced = []
+    monkeypatch.setattr("ml_core.durable.sync", synced.append)
+    monkeypatch.setattr("ml_core.runs.sync", synced.append)
+    run = RunDir.create(tmp_path / "runs" / "exp", "now-seed1")
+    assert set(synced) == {tmp_path, tmp_path / "runs", run.path.parent}
+    assert synced[-1] == run.path.parent  # once the run is in it
+
+
 def test_twenty_threads_racing_for_one_name_get_twenty_directories(tmp_path):
     with ThreadPoolExecutor(20) as pool:
         runs = list(pool.map(lambda _: RunDir.create(tmp_path / "new" / "exp", "run"), range(20)))

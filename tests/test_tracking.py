@@ -292,3 +292,30 @@ def test_closing_twice_is_harmless(tracker: ExperimentTracker) -> None:
     tracker.close()
     tracker.close()
     assert json.loads(tracker.run.record_path.read_text())["status"] == "completed"
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_an_epoch_after_the_checkpoint_that_a_power_cut_made_rubbish_is_dropped(tracker, epoch):
+    for number in (1, 2):
+        tracker.log_step(10 * number, {"loss": 0.5})
+        tracker.log_metrics(number, {"val_loss": 0.5}, step=10 * number)
+    path = tracker.run.metrics_log_path
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[epoch] = b"\0" * 20 + lines[epoch][20:]
+    path.write_bytes(b"".join(lines))
+    tracker.truncate(10 * epoch + 5, epoch)  # saved in the middle of the epoch after it
+    assert [record["epoch"] for record in read_jsonl(path)] == list(range(1, epoch + 1))
+
+
+@pytest.mark.parametrize("what", ["removed", "replaced"])
+def test_a_log_that_lost_its_name_is_said_before_a_checkpoint_counts_on_it(tracker, what):
+    tracker.log_step(1, {"loss": 0.5})
+    tracker.flush()
+    path = tracker.run.steps_log_path
+    content = path.read_bytes()
+    path.unlink()
+    if what == "replaced":  # as an editor does it
+        path.write_bytes(content)
+    tracker.log_step(2, {"loss": 0.5})
+    with pytest.raises(RunError, match=r"steps\.jsonl was replaced or removed .*train --resume"):
+        tracker.flush()

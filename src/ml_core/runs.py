@@ -31,7 +31,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ml_core.durable import written_aside
+from ml_core.durable import make_folder, sync, written_aside
 from ml_core.errors import RunError
 from ml_core.findings import Finding
 from ml_core.log_line import LineReader, check_tail
@@ -47,13 +47,14 @@ class RunDir:
     def create(cls, parent: Path, name: str) -> RunDir:
         """Make a directory nobody has used: `parent/name`, or `name-2`, `name-3`, ... if taken."""
         try:
-            parent.mkdir(parents=True, exist_ok=True)
+            make_folder(parent)
             for attempt in range(1, 1000):
                 path = parent / (name if attempt == 1 else f"{name}-{attempt}")
                 try:
                     path.mkdir()
                 except FileExistsError:
                     continue
+                sync(parent)  # what is fsynced below must not vanish with this name
                 return cls(path)
         except OSError as error:
             raise RunError(

@@ -21,7 +21,7 @@ from ml_core.checkpoint.files import (
     write_file,
     writer_of,
 )
-from ml_core.durable import sync
+from ml_core.durable import make_folder, sync
 from ml_core.errors import CheckpointError
 from ml_core.lease import Lease
 
@@ -94,8 +94,14 @@ def load_last(directory: Path) -> Checkpoint:
 
 
 def load_best(directory: Path) -> Checkpoint:
-    """Load the checkpoint that `best` points at."""
-    return load_checkpoint(directory / "best")
+    """Load the checkpoint that `best` points at, or the newest best one where no link is left.
+
+    Some ways to copy a run leave links out, or make folders of them.
+    """
+    link = directory / "best"
+    if not link.is_symlink():
+        link = next((each for each in _generations(directory) if was_best(each)), link)
+    return load_checkpoint(link)
 
 
 class _Writer:
@@ -114,10 +120,8 @@ class _Writer:
 
         That happens after a resume from an earlier one, and where an epoch ends at a checkpoint.
         """
-        if not self.directory.is_dir():
-            self.directory.mkdir(parents=True)
-            sync(self.directory.parent)
-        self.check()
+        self.check()  # first: a run that was moved away must not be begun anew here
+        make_folder(self.directory)
         self.put_back()
         self._clear()
         new = self._aside(final, _NEW)
@@ -141,7 +145,10 @@ class _Writer:
         aside = self.directory / f".{name}.tmp"
         aside.unlink(missing_ok=True)
         aside.symlink_to(target.name)
-        os.replace(aside, self.directory / name)
+        link = self.directory / name
+        if link.is_dir() and not link.is_symlink():  # the run was copied by a tool without links
+            link.rename(self._aside(target, _OUT))
+        os.replace(aside, link)
         sync(self.directory)
 
     def drop_old(self, step: int) -> None:

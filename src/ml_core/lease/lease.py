@@ -7,7 +7,6 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping
-from types import TracebackType
 from typing import IO
 
 from ml_core.errors import ConfigError, RunError
@@ -110,12 +109,7 @@ class Lease:
     def __enter__(self) -> Lease:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
 

@@ -15,7 +15,7 @@ from ml_core.errors import RunError
 from ml_core.lease.lineage import Generation
 from ml_core.runs import RunDir
 
-# DataLoader workers share their parent's lock, and look every 5 s whether it is still there.
+# Readers that were forked share their trainer's lock, and look every second whether it lives.
 ORPHANS_S = 10.0
 _POLL_S = 0.1
 _NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
@@ -32,7 +32,7 @@ def lock_run(run: RunDir, last: Generation | None, *, replace: bool) -> IO[str]:
     """
     deadline = time.monotonic() + ORPHANS_S
     while True:
-        file = open(run.lock_path, "a", encoding="utf-8")  # noqa: SIM115 - the caller closes it
+        file = open(run.lock_path, "a", encoding="utf-8")  # noqa: SIM115 - the lock lives as long
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_file_at(file, run):  # not replaced between the two lines above

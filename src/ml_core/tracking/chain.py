@@ -36,8 +36,8 @@ class Chain:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._log = LogFile(path)
-        self._last = _last_record(path)
-        self._head: str = self._last["chain"] if self._last else START
+        self._last: dict[str, Any] | None = None
+        self._head: str | None = None  # not read yet: what comes after a checkpoint may be rubbish
         self._batches = START
 
     def note_batch(self, index: npt.ArrayLike) -> None:
@@ -51,9 +51,10 @@ class Chain:
         `state` and `tensors` are of `ml_core.numerics.state_hash.digest_state`. On return the line
         would survive a kill; raises OSError when it cannot be written.
         """
+        before = self._read_head()
         if self._last is not None and self._last["step"] == step:
             return self._last
-        head = next_head(self._head, step, epoch, state, self._batches)
+        head = next_head(before, step, epoch, state, self._batches)
         record = {
             "step": step,
             "epoch": epoch,
@@ -68,7 +69,7 @@ class Chain:
 
     def position(self) -> dict[str, str]:
         """Return what a checkpoint must keep: the last link, and the batches noted since."""
-        return {"chain": self._head, "batches": self._batches}
+        return {"chain": self._read_head(), "batches": self._batches}
 
     def start_from(self, position: Mapping[str, str] | None, step: int) -> None:
         """Go on as at `step`, from what `position` returned then; later links are forgotten.
@@ -79,10 +80,11 @@ class Chain:
         self.truncate(step, up_to=None if position is None else position["chain"])
         if position is None:
             return
-        if self._head != position["chain"]:
+        head = self._read_head()
+        if head != position["chain"]:
             raise RunError(
                 f"{self.path} does not lead to the checkpoint at step {step}: its last link up to "
-                f"there is {self._head[:12]}, the checkpoint's {position['chain'][:12]}. Put the "
+                f"there is {head[:12]}, the checkpoint's {position['chain'][:12]}. Put the "
                 "file back as it was, or start a new run."
             )
         self._batches = position["batches"]
@@ -101,10 +103,19 @@ class Chain:
             heads.append(record["chain"])
             return True
 
-        self._log.keep(is_wanted, is_enough=lambda record: bool(record["chain"] == up_to))
-        self._last = _last_record(self.path)
-        self._head = self._last["chain"] if self._last else START
-        self._batches = START
+        self._log.keep(
+            is_wanted,
+            is_enough=lambda record: bool(record["chain"] == up_to),
+            needs_none=up_to == START,
+        )
+        self._head, self._batches = None, START
+
+    def _read_head(self) -> str:
+        """Return the last link's digest, from the file where this process has not read it yet."""
+        if self._head is None:
+            self._last = _last_record(self.path)
+            self._head = self._last["chain"] if self._last else START
+        return self._head
 
     def flush(self) -> None:
         """Return when every link would survive a power cut; call it before saving a checkpoint."""
@@ -124,7 +135,8 @@ def check_chain(path: Path, records: Sequence[Mapping[str, Any]], head: str = ST
     for number, record in enumerate(records, start=1):
         follows = [record.get(key) for key in ("step", "epoch", "state", "batches")]
         expected = next_head(head, *follows)  # type: ignore[arg-type]  # any JSON has a digest
-        if record.get("chain") != expected:
+        has_tensors = isinstance(record.get("tensors"), dict)  # which no digest covers
+        if record.get("chain") != expected or not has_tensors:
             raise RunError(
                 f"{path}, line {number} (step {record.get('step')}), does not follow from the "
                 "line before it: the file was changed after the run. Put it back as it was; "

@@ -101,7 +101,7 @@ class EventFile:
             self.directory.mkdir(parents=True, exist_ok=True)
             # Nanoseconds where TensorBoard has seconds: it only sorts by them.
             name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
-            self._file = open(self.directory / name, "xb", buffering=0)  # noqa: SIM115
+            self._file = open(self.directory / name, "xb", buffering=0)  # noqa: SIM115 - closed by close()
             head = Event(wall_time=time.time(), file_version="brain.Event:2")
             self._pending.append(_frame(head.SerializeToString()))
             self._broken = False

@@ -46,23 +46,38 @@ class LogFile:
         return clean
 
     def sync(self) -> None:
-        """Return when the lines would survive a power cut."""
+        """Return when the lines would survive a power cut.
+
+        Raises RunError where another file, or none, has the log's name by then: what was appended
+        since that happened is in no file that anyone will read.
+        """
         os.fsync(self._file.fileno())
+        try:
+            is_there = os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())
+        except FileNotFoundError:
+            is_there = False
+        if not is_there:
+            raise RunError(
+                f"{self.path} was replaced or removed while it was written: by a process that took "
+                "the run over, or by hand. This process stops; if no other trains there, go on "
+                f"with: ml-core train --resume {self.path.parent}"
+            )
 
     def keep(
         self,
         wanted: Callable[[dict[str, Any]], bool],
         *,
         is_enough: Callable[[dict[str, Any]], bool] = lambda _: False,
+        needs_none: bool = False,
     ) -> None:
         """Replace the log, atomically, by those of its lines that are `wanted`.
 
         A process that still has the old file open then writes to nobody. Raises RunError at a
-        damaged line, unless a line before it `is_enough`: what was not yet synced may be rubbish
-        after a power cut, and is dropped from there on.
+        damaged line, unless a line before it `is_enough`, or the caller `needs_none`: what was not
+        yet synced may be rubbish after a power cut, and is dropped from there on.
         """
         aside = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        lines, has_enough = LineReader(self.path), False
+        lines, has_enough = LineReader(self.path), needs_none
         try:
             with open(self.path, "rb") as old, open(aside, "wb") as new:
                 for line in old:
@@ -82,12 +97,12 @@ class LogFile:
             aside.unlink(missing_ok=True)
         sync(self.path.parent)
         self._file.close()
-        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - by close() too
         self._end = self.path.stat().st_size
 
     def close(self) -> None:
         if not self._file.closed:
-            self.sync()
+            os.fsync(self._file.fileno())  # whose file that is by now, no longer matters
             self._file.close()
 
 

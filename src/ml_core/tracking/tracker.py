@@ -107,13 +107,16 @@ class ExperimentTracker:
         def is_step_wanted(record: dict[str, Any]) -> bool:
             return bool(record.get("step", 0) <= after_step)
 
+        def is_last_epoch(record: dict[str, Any]) -> bool:
+            return is_enough(record) or record.get("epoch") == after_epoch
+
         def is_epoch_wanted(record: dict[str, Any]) -> bool:
             is_over = after_epoch is None or record.get("epoch", 0) <= after_epoch
             return is_over and is_step_wanted(record)
 
         self._steps.keep(is_step_wanted, is_enough=is_enough)
         self._gradients.keep(is_step_wanted, is_enough=is_enough)
-        self._metrics.keep(is_epoch_wanted, is_enough=is_enough)
+        self._metrics.keep(is_epoch_wanted, is_enough=is_last_epoch, needs_none=after_epoch == 0)
         if self._events is not None:
             self._events.start_over()
             for record in read_jsonl(self.run.steps_log_path):
