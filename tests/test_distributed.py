@@ -10,7 +10,14 @@ import pytest
 import torch
 from ranked_processes import run_ranks
 
-from ml_core.distributed import ALONE, Ranks, _loopback_if_enough, _meeting_point, process_group
+from ml_core.distributed import (
+    ALONE,
+    BACKENDS,
+    Ranks,
+    _loopback_if_enough,
+    _meeting_point,
+    process_group,
+)
 from ml_core.distributed import ranks_from_environment as ranks_from
 from ml_core.errors import ConfigError, RankError
 
@@ -145,3 +152,25 @@ def test_the_module_loads_without_torch():
     code = "import sys; import ml_core.distributed as d; d.ranks_from_environment({}); "
     code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_ranks_on_gpus_still_sum_what_lies_on_the_cpu():
+    """No nccl here: gloo stands for it, in the same kind of group."""
+    assert BACKENDS["nccl"] == "cpu:gloo,cuda:nccl"
+    both = BACKENDS["nccl"].replace("nccl", "gloo")
+    assert run_ranks(2, sum_in, both) == [1, 1]
+    for said in run_ranks(2, sum_in, "cuda:gloo"):
+        assert "No backend type associated with device type cpu" in str(said)
+
+
+def sum_in(ranks, backend):
+    """Return the sum of the numbers of the ranks, in a group of `backend`, or what went wrong."""
+    from torch import distributed
+
+    numbers = torch.tensor([ranks.rank])
+    group = distributed.new_group(backend=backend)
+    try:
+        distributed.all_reduce(numbers, group=group)
+    except RuntimeError as error:
+        return str(error)
+    return numbers.item()

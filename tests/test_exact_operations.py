@@ -256,3 +256,20 @@ def test_what_has_no_exact_form_is_refused_by_name(call, named):
     x, w = drawn(2, 4, 6, 6), drawn(8, 4, 3, 3)
     with arithmetic("exact", "cpu"), pytest.raises(ConfigError, match=named):
         call(x, w)
+
+
+@pytest.mark.parametrize(
+    "multiply_them",
+    [lambda x, w: torch.matmul(w, x.t()).t(), lambda x, w: w.mm(x.t()).t(), lambda x, w: x @ w.t()],
+)
+def test_a_patch_in_rows_or_columns_does_not_depend_on_the_others(multiply_them):
+    x, w = drawn(16, 50, spread=6.0), drawn(7, 50, seed=1)
+    with arithmetic("exact", "cpu"):
+        alone = torch.cat([multiply_them(x[i : i + 1], w) for i in range(16)])
+        assert same_bits(multiply_them(x, w).contiguous(), alone)
+
+
+def test_a_class_to_be_ignored_is_refused():
+    logits = drawn(4, 2)
+    with arithmetic("exact", "cpu"), pytest.raises(ConfigError, match="ignore_index=0"):
+        F.cross_entropy(logits, torch.tensor([0, 1, 0, 1]), ignore_index=0)

@@ -270,3 +270,42 @@ def test_gradients_in_another_memory_format_mean_the_same():
         sums.add()
     sums.finish(tallies)
     assert gradient_bits(net) == expected
+
+
+class TwoShifts(nn.Module):
+    """Of a batch of one patch, autograd gives both parameters one memory for their gradients."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = (nn.Parameter(torch.zeros(5000)) for _ in range(2))
+
+    def forward(self, x):
+        return x + self.first[None] + self.second[None]
+
+
+def test_two_gradients_in_one_memory_are_added_up_apart():
+    net, whole = TwoShifts(), torch.zeros(5000)
+    sums = FixedPointSum(net.parameters())
+    sums.start()
+    for patch in torch.randn(3, 1, 5000, generator=torch.Generator().manual_seed(0)):
+        (net(patch) * patch).sum().backward()
+        assert net.first.grad.data_ptr() == net.second.grad.data_ptr()
+        whole += patch[0]
+        sums.add()
+    sums.finish(Tallies())
+    for parameter in net.parameters():
+        torch.testing.assert_close(parameter.grad, whole, rtol=1e-6, atol=1e-6)
+    assert net.first.grad.data_ptr() != net.second.grad.data_ptr()
+
+
+def lose(ranks):
+    """Have each rank meet a loss that only all of them together make too large."""
+    sums = FixedPointSum(build_net().parameters(), ranks)
+    try:
+        return sums.finish(Tallies(patches=8, loss_sum=65_536.0)).loss_sum
+    except TrainingError as error:
+        return str(error)
+
+
+def test_losses_that_one_rank_refuses_are_refused_by_two():
+    assert all("131,072" in str(said) for said in run_ranks(2, lose))

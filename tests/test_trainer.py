@@ -257,3 +257,74 @@ def test_a_run_killed_after_it_lost_patience_does_not_train_on(data_dir, tmp_pat
     resumed.load_checkpoint(load_last(stopped.tracker.run.checkpoints_dir))
     assert fit(resumed, data_dir).status == "stopped_early"
     assert resumed.state.step == stopped.state.step
+
+
+class OfTheCourse:
+    """A loader of (images, labels) that cannot be told where to begin."""
+
+    def __init__(self, loader):
+        self.loader = loader
+
+    def __iter__(self):
+        return ((batch.images, batch.labels) for batch in self.loader)
+
+
+def of_a_part(trainer):
+    """Give `trainer` an optimizer over its last two parameters."""
+    trainer.optimizer = torch.optim.SGD(list(trainer.model.parameters())[-2:], lr=0.1)
+    trainer._step.optimizer = trainer.optimizer
+    trainer.scheduler = None
+
+
+@pytest.mark.parametrize("numerics", ["fast", "elastic"])
+def test_gradients_of_what_the_optimizer_leaves_alone_are_forgotten_at_each_step(
+    data_dir, tmp_path, numerics
+):
+    trainer = make_trainer(data_dir, tmp_path, numerics=numerics)
+    of_a_part(trainer)
+    trainer.augment.set_epoch(1)
+    batch = next(iter(open_loader(data_dir, "train")))
+    left = next(trainer.model.parameters())
+    trainer.optimizer.param_groups[0]["lr"] = 0.0
+    norms = []
+    for _ in range(2):
+        trainer.state.batch = 0  # the same dropout: the same gradient
+        trainer.train_step([batch])
+        norms.append(float(left.grad.norm()))
+    assert norms[0] == pytest.approx(norms[1], rel=1e-6)
+
+
+def test_a_resumed_training_with_the_loaders_of_the_course_ends_in_the_same_bits(
+    data_dir, tmp_path
+):
+    from ml_core.data import get_dataloaders
+
+    config = {"data": {"data_path": str(data_dir), "batch_size": 32}}
+    resume_and_compare(data_dir, tmp_path, lambda: get_dataloaders(config))
+
+
+def test_a_resumed_training_leaves_out_what_a_foreign_loader_gives_again(data_dir, tmp_path):
+    def loaders():
+        return OfTheCourse(open_loader(data_dir, "valid")), open_loader(data_dir, "valid")
+
+    resume_and_compare(data_dir, tmp_path, loaders)
+
+
+def resume_and_compare(data_dir, tmp_path, loaders):
+    """Assert that a training stopped after its first step ends as one that was not."""
+    straight = make_trainer(data_dir, tmp_path, "straight")
+    straight.fit(*loaders())
+    stopped = make_trainer(data_dir, tmp_path, "stopped")
+    take_step = stopped.train_step
+
+    def step_then_interrupt(group):
+        take_step(group)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    stopped.train_step = step_then_interrupt
+    assert stopped.fit(*loaders()).status == "interrupted"
+    resumed = make_trainer(data_dir, tmp_path, "resumed")
+    resumed.load_checkpoint(load_last(stopped.tracker.run.checkpoints_dir))
+    resumed.fit(*loaders())
+    assert resumed.state == straight.state
+    assert digest(resumed) == digest(straight)

@@ -13,6 +13,7 @@ from ml_core.data.loader import Batch
 from ml_core.errors import ConfigError, TrainingError
 from ml_core.models import build_model
 from ml_core.runs import read_jsonl
+from ml_core.solver.settings import TrainerSettings
 from ml_core.tracking import ExperimentTracker
 from ml_core.tracking.chain import Chain
 
@@ -141,3 +142,43 @@ def test_a_step_that_is_not_finite_names_the_patches_and_changes_no_weight(
     with pytest.raises(TrainingError, match=rf"hold NaN or infinite .*{int(batch.index[20])}"):
         trainer.train_step([Batch(images, batch.labels, batch.index)])
     assert digest(trainer) == before
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_model_that_writes_to_its_buffers_is_for_fast_only(data_dir, tmp_path, level):
+    class Counting(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(()))
+
+        def forward(self, x):
+            with torch._C.DisableTorchFunction():
+                self.seen += len(x)
+            return x
+
+    model = build_model("cnn", widths=[8], dropout_rate=0.0)
+    model.net.append(Counting())
+    trainer = make_trainer(data_dir, tmp_path, model=model, **LEVELS[level])
+    before = digest_of_parameters(trainer)
+    trainer.augment.set_epoch(1)
+    batch = next(iter(open_loader(data_dir, "train")))
+    if level == "fast":
+        trainer.train_step([batch])
+        return
+    with pytest.raises(ConfigError, match=r"writes to its buffer net\.\d+\.seen"):
+        trainer.train_step([batch])
+    assert digest_of_parameters(trainer) == before
+
+
+def digest_of_parameters(trainer):
+    return [p.detach().flatten().tolist() for p in trainer.model.parameters()]
+
+
+def test_a_level_that_is_unknown_or_of_another_precision_is_refused():
+    with pytest.raises(ConfigError, match=r"unknown training\.numerics 'portabel'"):
+        TrainerSettings(numerics="portabel")
+    for numerics, precision in (("portable", "fp32"), ("elastic", "exact")):
+        with pytest.raises(ConfigError, match="portable computes in precision exact"):
+            TrainerSettings.from_course(
+                {"training": {"numerics": numerics, "precision": precision}}
+            )

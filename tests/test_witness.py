@@ -149,3 +149,9 @@ def test_the_class_is_visible_in_the_centre_only():
     assert centre[labels == 1].max() < 90 < 100 < centre[labels == 0].min()
     edge = images[:, :, :8].double().mean((1, 2, 3))
     assert edge.min() > 110
+
+
+@pytest.mark.parametrize("losses", [["none"], [0.5], 3, ["0x1p99999"]])
+def test_losses_that_are_no_hexadecimal_floats_are_refused(small, losses):
+    with pytest.raises(ConfigError, match="this is no witness"):
+        Witness.from_dict({**small.to_dict(), "losses": losses})

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MEETING_S = 300.0  # until all ranks are there: torch alone takes a minute to load from a slow disk
 PATIENCE_S = 1800.0  # rank 0 reads and checks all the data before the others hear of the run
+# what is agreed on, and validation, is summed on the CPU, which nccl alone does not serve
+BACKENDS = {"gloo": "gloo", "nccl": "cpu:gloo,cuda:nccl"}
 FIRST_PORT, NUM_PORTS = 20_000, 12_000  # below those that Linux gives away, from 32,768
 
 
@@ -133,7 +135,9 @@ def process_group(
                 timeout=timedelta(seconds=MEETING_S),
             )
             patient = distributed.new_group(timeout=timedelta(seconds=PATIENCE_S), backend="gloo")
-            strict = distributed.new_group(timeout=timedelta(seconds=timeout_s), backend=backend)
+            strict = distributed.new_group(
+                timeout=timedelta(seconds=timeout_s), backend=BACKENDS[backend]
+            )
     except (RuntimeError, ValueError) as error:
         raise _lost(ranks, f"the ranks did not meet at {address}", error) from error
     assert strict is not None and patient is not None  # every rank is a member

@@ -17,7 +17,7 @@ def exact_norms(tensors: Sequence[Tensor]) -> list[float]:
 
     Squares of float32 are exact in float64. They are scaled by a power of two and rounded to
     integers of as many bits as their sum leaves, 40 for 4 million elements: a square counts to
-    within 2^-41 of the largest, and the rest is exact but for one root.
+    within 2^-39 of the largest, and the rest is exact but for one root.
     """
     if not tensors:
         return []

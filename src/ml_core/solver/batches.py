@@ -14,9 +14,8 @@ from ml_core.data.loader import Batch, EpochBatches, PatchLoader
 from ml_core.distributed import Ranks
 
 
-def batches_of(loader: Iterable[Any]) -> Iterator[Batch]:
-    """Yield batches; those of the course, (images, labels), get the running number of each row."""
-    rows = 0
+def batches_of(loader: Iterable[Any], rows: int = 0) -> Iterator[Batch]:
+    """Yield batches; those of the course, (images, labels), number their rows from `rows` on."""
     for batch in loader:
         if isinstance(batch, Batch):
             yield batch
@@ -38,11 +37,19 @@ def grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
         yield group
 
 
-def start_at(loader: Iterable[Any], epoch: int, batch: int) -> None:
-    """Tell a loader of ours which epoch comes and which batches of it are done."""
+def batches_to_come(
+    loader: Iterable[Any], epoch: int, *, batches: int, rows: int
+) -> Iterator[Batch]:
+    """Return the batches of `epoch` after the first `batches`, which held `rows` patches.
+
+    A loader of ours begins there; of another one the first are read and left out, which is the
+    same if it gives them in the same order.
+    """
     sampler = getattr(loader, "batch_sampler", None)
     if isinstance(sampler, EpochBatches):
-        sampler.set_epoch(epoch, start_batch=batch)
+        sampler.set_epoch(epoch, start_batch=batches)
+        return batches_of(loader, rows)
+    return islice(batches_of(loader), batches, None)
 
 
 class WholeBatches:

@@ -46,7 +46,7 @@ class FlatGradients:
 
     def take(self) -> Rows:
         """Return the gradients as rows, zeros where there is none, and leave None in p.grad."""
-        rows = [_take_flat(p) for p in self._large]
+        rows = _apart([_take_flat(p) for p in self._large])
         if self._small:
             return [*rows, torch.cat([_take_flat(p) for p in self._small])]
         return [*rows, torch.zeros(0, device=self.device)]
@@ -61,6 +61,19 @@ class FlatGradients:
         for parameter, count in zip(self.parameters, used, strict=True):
             if not count:
                 parameter.grad = None  # so that no weight decay touches what the model left out
+
+
+def _apart(rows: Rows) -> Rows:
+    """Return `rows`, those copied that lie where another does: each is written to in its place.
+
+    Autograd hands one memory to two parameters that were added to the same patch of a batch of one.
+    """
+    met = set[int]()
+    for number, row in enumerate(rows):
+        if row.data_ptr() in met:
+            rows[number] = row.clone()
+        met.add(row.data_ptr())
+    return rows
 
 
 def _take_flat(parameter: nn.Parameter) -> Tensor:

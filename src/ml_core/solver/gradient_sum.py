@@ -53,7 +53,7 @@ class PlainSum:
     """Autograd adds up by itself, in float32: the bits depend on how a batch was cut."""
 
     def start(self) -> None:
-        """Do nothing: the optimizer's zero_grad forgets the step before."""
+        """Do nothing: zero_grad forgets the step before."""
 
     def add(self) -> bool:
         """Return True; a gradient that is not finite is seen by its norm."""
@@ -129,7 +129,8 @@ class FixedPointSum:
         else:
             rows = self._rounded_with_waiting()
         num_passes, too_large, num_bad, wants_stop, loss_units, *rest = counts
-        _check_range(num_passes, too_large)
+        # of all ranks, too: alone a rank would have refused their sum
+        _check_range(num_passes, too_large + (abs(loss_units) >= LARGEST_LOSS * UNITS))
         self._gradients.give(rows, used=rest[len(COUNTED) :])
         return Tallies(
             loss_sum=loss_units / UNITS,

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ml_core.errors import ConfigError, did_you_mean
+
+LEVELS = ("fast", "elastic", "portable")
+
 
 @dataclass(frozen=True)
 class TrainerSettings:
@@ -27,6 +31,19 @@ class TrainerSettings:
     micro_batch: int = 32
     checkpoint_every: int | None = None
     chain_every: int = 500
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a level that is unknown, or not computed in its own precision."""
+        if self.numerics not in LEVELS:
+            raise ConfigError(
+                f"unknown training.numerics {self.numerics!r}; there are: {', '.join(LEVELS)}."
+                + did_you_mean(self.numerics, LEVELS)
+            )
+        if (self.numerics == "portable") != (self.precision == "exact"):
+            raise ConfigError(
+                f"training.numerics is {self.numerics} and the precision {self.precision}; "
+                "portable computes in precision exact, and it alone."
+            )
 
     @classmethod
     def from_course(cls, config: Mapping[str, Any]) -> TrainerSettings:

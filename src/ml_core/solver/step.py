@@ -19,12 +19,17 @@ from torch import Tensor, nn
 from ml_core.data.augment import Augmenter
 from ml_core.data.loader import Batch
 from ml_core.distributed import Ranks
-from ml_core.errors import ConfigError, TrainingError
+from ml_core.errors import TrainingError
 from ml_core.numerics.arithmetic import arithmetic
 from ml_core.numerics.exact_optim import exact_clip_
 from ml_core.numerics.fixed_point import on_grid
 from ml_core.numerics.keyed_dropout import keyed_dropout
 from ml_core.reproducibility import Stream, derive_seed
+from ml_core.solver.buffers import (
+    buffer_versions,
+    refuse_changed_buffers,
+    refuse_running_statistics,
+)
 from ml_core.solver.gradient_sum import FixedPointSum, PlainSum, Tallies
 from ml_core.solver.gradients import gradient_norms
 from ml_core.solver.patch_words import PatchWords
@@ -90,11 +95,13 @@ class OptimizerStep:
         )
         parameters = [p for p in model.parameters() if p.requires_grad]
         self._is_whole = settings.numerics == "fast"
+        assert ranks.world_size == 1 or not self._is_whole, "fast adds no gradients of other ranks"
         if not self._is_whole:
-            _refuse_running_statistics(model, settings.numerics)
+            refuse_running_statistics(model, settings.numerics)
         self._sum: PlainSum | FixedPointSum
         self._sum = PlainSum() if self._is_whole else FixedPointSum(parameters, ranks)
         self._dropout_words = PatchWords(settings.seed)
+        self._num_taken = 0
 
     def take(
         self, group: Sequence[Batch], at: Position, num_patches: int, *, wants_stop: bool = False
@@ -102,9 +109,15 @@ class OptimizerStep:
         """Take the step on the mean loss over the `num_patches` that `group` holds on all ranks.
 
         `wants_stop` of any rank is in the tallies of all of them. Raises TrainingError, with no
-        weight changed, where loss or gradient are not finite.
+        weight changed, where loss or gradient are not finite; ConfigError at the first step for a
+        model whose buffers change by a forward pass, at a level that deals them out to ranks.
         """
+        watched = not self._is_whole and self._num_taken == 0
+        buffers = buffer_versions(self.model) if watched else {}
         self.optimizer.zero_grad(set_to_none=True)
+        # The optimizer may have a part of the parameters only: a gradient that stayed from step to
+        # step would count for the norm, until a resume forgets it.
+        self.model.zero_grad(set_to_none=True)
         self._sum.start()
         tallies, seen, bad = Tallies(wants_stop=int(wants_stop)), None, None
         for number, batch in enumerate(group, start=at.batch):
@@ -113,6 +126,8 @@ class OptimizerStep:
                 seen, is_finite = self._backward(micro, at.epoch, num_patches, tallies)
                 if not is_finite:
                     bad = bad or seen
+        if watched:
+            refuse_changed_buffers(self.model, buffers, self.settings.numerics)
         tallies = self._sum.finish(tallies)
         if tallies.num_bad:
             raise self._not_finite(bad, at)
@@ -120,6 +135,7 @@ class OptimizerStep:
         if not math.isfinite(norm):
             raise self._not_finite(seen, at)
         self.optimizer.step()
+        self._num_taken += 1
         return StepResult(tallies, norm, layer_norms)
 
     def arithmetic(self) -> contextlib.AbstractContextManager[None]:
@@ -201,20 +217,6 @@ class OptimizerStep:
             f"{reason}. No weight was changed by this step. Look at these patches, lower "
             "optimizer.lr, or set training.clip_grad_norm."
         )
-
-
-def _refuse_running_statistics(model: nn.Module, numerics: str) -> None:
-    """Raise ConfigError for a layer that remembers the micro-batches it has seen, and their order.
-
-    Each rank sees others. What such a layer does with the micro-batch itself would be the same.
-    """
-    for name, module in model.named_modules():
-        if getattr(module, "running_mean", None) is not None:
-            raise ConfigError(
-                f"{name} ({type(module).__name__}) keeps running statistics of the micro-batches "
-                f"it meets, which training.numerics: {numerics} deals out to ranks. Use GroupNorm "
-                "or LayerNorm, track_running_stats=False, or training.numerics: fast."
-            )
 
 
 def _count(tallies: Tallies, logits: Tensor, labels: Tensor, loss_sum: float) -> None:

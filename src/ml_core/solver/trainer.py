@@ -31,7 +31,13 @@ from ml_core.lease import Lease
 from ml_core.log import progress
 from ml_core.models import PatchClassifier, model_spec
 from ml_core.numerics.state_hash import digest_state, training_state
-from ml_core.solver.batches import WholeBatches, batches_of, grouped, num_batches_of, start_at
+from ml_core.solver.batches import (
+    WholeBatches,
+    batches_of,
+    batches_to_come,
+    grouped,
+    num_batches_of,
+)
 from ml_core.solver.interrupt import StopRequest
 from ml_core.solver.settings import TrainerSettings
 from ml_core.solver.state import FitResult, TrainState
@@ -260,11 +266,11 @@ class Trainer:
         """Take the optimizer steps of the epoch that are still to do, until done or stopped."""
         state, settings = self.state, self.settings
         self._whole = WholeBatches(loader, self.ranks)
-        start_at(loader, state.epoch, state.batch)
+        to_come = batches_to_come(loader, state.epoch, batches=state.batch, rows=state.patches)
         if self.augment is not None:
             self.augment.set_epoch(state.epoch)
         description = f"epoch {state.epoch} train"
-        bar = progress(batches_of(loader), total=num_batches_of(loader), description=description)
+        bar = progress(to_come, total=num_batches_of(loader), description=description)
         self.model.train()
         self._agreed_to_stop = False
         for group in grouped(bar, settings.accumulate_steps):
@@ -362,6 +368,8 @@ class Trainer:
         """Write the checkpoint `last` (and `best`), if this is the rank that writes."""
         if not self.ranks.is_first:
             return
+        if self._lease is not None:
+            self._lease.check()  # first: a log that another process replaced says less
         self.tracker.flush()  # the logs never lack a step that a checkpoint has
         if self._chain is not None:
             self._chain.flush()

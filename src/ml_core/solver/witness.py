@@ -107,8 +107,10 @@ class Witness:
         """Return what `to_dict` gave; raises ConfigError where something is missing."""
         try:
             values = {name: found[name] for name in cls.__dataclass_fields__}
+            for loss in values["losses"]:
+                float.fromhex(loss)
             return cls(**{**values, "losses": tuple(values["losses"])})
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ConfigError(
                 f"this is no witness: {error}. A witness is what "
                 "`ml-core verify RUN --witness FILE` writes."

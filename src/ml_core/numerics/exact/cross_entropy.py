@@ -16,7 +16,7 @@ def exact_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float =
 
     What `F.cross_entropy(..., reduction="none")` gives, computed in float64 and rounded once. With
     `label_smoothing` s the target is 1 - s for the label plus s / num_classes for every class. A
-    label out of range is an IndexError, as in torch.
+    label out of range is a RuntimeError (in torch an IndexError).
     """
     losses: Tensor = _CrossEntropy.apply(logits, labels, label_smoothing)  # type: ignore[no-untyped-call]
     return losses

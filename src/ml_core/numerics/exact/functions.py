@@ -36,8 +36,14 @@ def exact_loss(
 ) -> Tensor:
     """Return what `F.cross_entropy` does for logits (B, num_classes) and labels (B,).
 
-    Raises ConfigError for class weights, whose place is the sampling: data.balanced.
+    Raises ConfigError for class weights, whose place is the sampling: data.balanced; and for a
+    class that is to be ignored.
     """
+    if ignore_index >= 0:
+        raise ConfigError(
+            f"exact arithmetic has no cross_entropy with ignore_index={ignore_index}. Leave those "
+            "patches out: data.exclusions."
+        )
     if weight is not None or input.ndim != 2 or target.is_floating_point():
         raise ConfigError(
             "exact arithmetic has cross_entropy for logits (B, num_classes) and labels (B,), "
