@@ -17,7 +17,7 @@ from ml_core.tracking.chain import Chain
 from ml_core.tracking.log_file import LogFile
 from ml_core.verification.compare_logs import compare_logs
 from ml_core.verification.compare_records import compare_records
-from ml_core.verification.differences import KINDS, NOT_RECORDED, Difference
+from ml_core.verification.differences import KINDS, MISSING, NOT_RECORDED, Difference
 from ml_core.verification.run_evidence import evidence_of_now, read_evidence
 
 CONFIG = {
@@ -190,7 +190,12 @@ def test_another_commit_with_the_same_package_is_said_to_change_no_bit(runs):
     rewritten(a, code={**CODE, "source_sha256": "f" * 64})
     rewritten(b, code={**CODE, "commit": "d" * 40, "source_sha256": "f" * 64})
     write_text(b.diff_path, "")
-    assert "no bit changes" in only(compare(a, b)).advice
+    found = only(compare(a, b))
+    assert "no bit changes" in found.advice
+    assert found.what == "commit (the package's own files are the same)" and found.is_harmless
+    rewritten(b, code={**CODE, "commit": "d" * 40, "source_sha256": "0" * 64})
+    other = compare(a, b)[0]
+    assert other.what == "commit (the package's own files differ)" and not other.is_harmless
 
 
 @pytest.mark.parametrize(
@@ -207,6 +212,15 @@ def test_a_change_on_top_of_the_commit_is_named_by_its_file(runs, changes, what)
     found = only(compare(a, b))
     assert (found.kind, found.what) == ("code", what)
     assert found.here != found.there
+    assert found.advice.startswith("Apply the run's changes.diff")
+
+
+def test_a_change_that_the_run_did_not_have_is_to_be_undone(runs):
+    a, b = runs
+    write_text(a.diff_path, CHANGES[: CHANGES.index("diff --git a/src/new")])
+    found = only(compare(a, b))
+    assert (found.what, found.here) == ("uncommitted changes of src/new.py", "none")
+    assert found.advice.startswith("The run had no change there: undo it")
 
 
 def test_gits_index_lines_are_no_difference(runs):
@@ -265,11 +279,28 @@ def test_a_config_file_edited_after_the_run_is_told_from_another_config(runs):
     write_text(a.config_path, yaml.safe_dump(edited))
     found = only(compare(a, b))
     assert (found.what, found.here, found.there) == (
-        "config.yaml of a, optimizer.lr",
+        "config.yaml of a against its run.json, optimizer.lr",
         "0.001",
         "0.01",
     )
-    assert found.advice.startswith("config.yaml was edited after the run, which trained with 0.001")
+    assert found.is_edit  # by now, not in b
+    assert found.advice.startswith("One of the two was edited after the run.")
+
+
+def test_a_config_file_that_is_gone_is_named(runs):
+    a, b = runs
+    a.config_path.unlink()
+    found = only(compare(a, b))
+    assert (found.kind, found.what, found.there) == ("config", "config.yaml of a", MISSING)
+    assert found.is_unknown  # it contradicts nothing
+
+
+def test_a_record_without_the_config_says_that_an_edit_could_not_be_told(runs):
+    a, b = runs
+    rewritten(a, config={})
+    found = only(compare(a, b))
+    assert (found.what, found.here) == ("run.json of a, the config", NOT_RECORDED)
+    assert found.is_unknown
 
 
 def test_an_edit_is_said_once_where_the_present_reads_the_edited_file(runs):
@@ -277,8 +308,26 @@ def test_an_edit_is_said_once_where_the_present_reads_the_edited_file(runs):
     edited = copy.deepcopy(CONFIG)
     edited["optimizer"]["lr"] = 0.01
     write_text(a.config_path, yaml.safe_dump(edited))
-    present = dataclasses.replace(read_evidence(b), config=edited, config_file=None)
+    present = dataclasses.replace(read_evidence(b), config=edited, config_file=None, status="")
     assert only(compare_records(read_evidence(a), present)).what.startswith("config.yaml of a")
+
+
+def test_where_a_run_went_on_elsewhere_is_named_with_what_was_different(runs):
+    a, b = runs
+    noted = {"step": 4, "changes": ["the processor was EPYC and is Xeon"]}
+    rewritten(b, numerics={**NUMERICS, "elsewhere": [noted]})
+    found = only(compare(a, b))
+    assert found.kind == "hardware" and found.is_edit
+    assert found.what == "b went on elsewhere after step 4 (the processor was EPYC and is Xeon)"
+
+
+@pytest.mark.parametrize("files", [3, {"train_x": 3}, {"train_x": {"groups": 3}}, {}])
+def test_digests_that_were_edited_out_of_shape_name_the_file_alone(runs, files):
+    a, b = runs
+    rewritten(b, data={"train": split_record("train", "c"), "valid": split_record("valid", "b")})
+    write_json(a.data_digests_path, {"format": 1, "files": files})
+    found = only(compare(a, b))
+    assert found.what == "train_x.h5 (train patches)"
 
 
 def changed_patches(run):
@@ -344,9 +393,10 @@ def test_packages_are_named_those_that_can_change_a_result_first(runs):
 def test_an_older_run_has_its_short_list_of_packages_compared(runs):
     a, b = runs
     a.packages_path.unlink()
-    assert compare(a, b) == []
+    unknown = only(compare(a, b))
+    assert unknown.what.startswith("all but 14 of them") and unknown.is_unknown
     rewritten(a, packages={"torch": "2.12.0", "numpy": "2.4.6"})
-    assert only(compare(a, b)).what == "torch"
+    assert [each.what for each in compare(a, b)] == [unknown.what, "torch"]
 
 
 @pytest.mark.parametrize(

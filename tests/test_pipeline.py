@@ -1,6 +1,5 @@
 """The main job from the command line, on real files: what a user types, reads and gets."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -16,8 +15,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 from tiny_pcam import make_patches, write_config, write_split, write_tiny_pcam
+from typed import typed
 
-from ml_core.cli import main
 from ml_core.cli_options import command_line
 from ml_core.config import Config
 from ml_core.data.layout import split_paths
@@ -26,33 +25,10 @@ from ml_core.evaluation.predictions import Predictions
 from ml_core.runs import RunDir, RunRecord, read_json, read_jsonl, write_json
 
 
-@dataclasses.dataclass
-class Done:
-    """What a command left: exit code and everything it printed."""
-
-    code: int
-    out: str
-
-    @property
-    def json(self):
-        return json.loads(self.out.splitlines()[-1])
-
-
 @pytest.fixture
 def ml_core(capfd):
     """Type a command: ml_core("train", config)."""
-
-    def run(*arguments):
-        capfd.readouterr()
-        code = 0
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = end.code or 0
-        printed = capfd.readouterr()
-        return Done(code, printed.err + printed.out)
-
-    return run
+    return lambda *arguments: typed(capfd, *arguments)
 
 
 @pytest.fixture(scope="module")

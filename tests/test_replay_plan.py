@@ -1,12 +1,13 @@
 """Which steps `verify` takes again, what it calls identical, and how it says so."""
 
+import dataclasses
 import json
 
 import pytest
 
 from ml_core.errors import ConfigError, RunError
 from ml_core.runs import RunDir
-from ml_core.verification.differences import Difference
+from ml_core.verification.differences import MISSING, NOT_RECORDED, Difference
 from ml_core.verification.replay_plan import DEFAULT_STEPS, plan_replay
 from ml_core.verification.verdict import (
     BINDING_FOR_REPLAY,
@@ -92,8 +93,8 @@ def test_a_run_without_a_step_to_take_again_is_refused(tmp_path):
 def test_only_what_both_have_on_record_beyond_the_start_counts_as_compared(tmp_path):
     a = make_run(tmp_path, steps=8, links=[3, 6, 8], epochs=[4, 8])
     b = make_run(tmp_path, steps=6, links=[3, 6], epochs=[4], name="b")
-    assert compute_compared(a, b) == Compared(1, 6, steps=6, links=2, epochs=1)
-    assert compute_compared(a, b, after_step=4) == Compared(5, 6, steps=2, links=1, epochs=0)
+    assert compute_compared(a, b) == Compared(1, 6, steps=6, links=2, epochs=1, of_steps=8)
+    assert compute_compared(a, b, after_step=4) == Compared(5, 6, 2, 1, epochs=0, of_steps=8)
 
 
 @pytest.mark.parametrize(
@@ -117,6 +118,52 @@ def test_an_identical_run_says_how_much_was_compared():
         "identical: 50 steps (1 to 50): every loss and gradient norm, 2 digests of weights and "
         "optimizer, the scores of 1 epoch, bit for bit"
     )
+
+
+def test_a_part_says_of_how_much_it_is_a_part_and_what_it_does_not_hold():
+    part = Compared(first_step=1, last_step=3, steps=3, links=0, epochs=0, of_steps=1200)
+    text = render_verdict(judge("a", NOW, part, [], BINDING_FOR_REPLAY))
+    assert text == (
+        "identical: 3 of 1,200 steps (1 to 3): every loss and gradient norm, bit for bit\n"
+        "weights were not compared: no digest of them is on record of these steps"
+    )
+    assert str(Compared(1, 6, 6, 1, 0, 6, 2)).endswith("optimizer, the weights in 2 checkpoints")
+
+
+@pytest.mark.parametrize("said", [NOT_RECORDED, MISSING])
+def test_what_nothing_is_known_of_is_said_and_is_no_difference(said):
+    unknown = Difference("config", "config.yaml", "as run.json has it", said, "Copy it again.")
+    assert judge("a", NOW, SOME, [unknown], BINDING_FOR_REPLAY).identical
+    verdict = judge("a", NOW, SOME, [unknown, PIXEL, STEP], BINDING_FOR_REPLAY)
+    assert verdict.differences == [PIXEL, unknown, STEP]
+
+
+def test_what_has_no_cause_goes_first_and_else_the_first_possible_cause():
+    harmless = dataclasses.replace(COMMIT, is_harmless=True)
+    edited_weights = dataclasses.replace(STEP, is_edit=True)
+
+    def order(*differences):
+        return list(judge("a", NOW, SOME, differences, BINDING_FOR_REPLAY).differences)
+
+    assert order(COMMIT, EDITED) == [EDITED, COMMIT]  # no bit differs: the code did nothing
+    assert order(COMMIT, edited_weights) == [edited_weights, COMMIT]
+    assert order(COMMIT, PIXEL, STEP) == [COMMIT, PIXEL, STEP]
+    assert order(harmless, PIXEL, STEP) == [PIXEL, harmless, STEP]
+    assert order(COMMIT) == [COMMIT]
+
+
+def test_where_only_a_file_was_edited_the_bits_are_said_to_be_the_same():
+    text = render_verdict(judge("a", NOW, SOME, [EDITED], BINDING_FOR_REPLAY))
+    assert text.splitlines()[-1].endswith("1 epoch; all of it the same, bit for bit")
+    text = render_verdict(judge("a", NOW, SOME, [EDITED, STEP], BINDING_FOR_REPLAY))
+    assert text.splitlines()[-1].endswith("1 epoch")
+
+
+def test_what_was_edited_in_one_of_two_runs_is_not_laid_to_first_and_second():
+    edited = dataclasses.replace(EDITED, is_edit=True)
+    text = render_verdict(judge("a", "b", SOME, [edited, PIXEL], BINDING_FOR_TWO))
+    assert "optimizer.lr: was 0.1, is 0.2" in text
+    assert "12ab (first), 34cd (second)" in text
 
 
 def test_what_changed_no_bit_is_said_all_the_same():

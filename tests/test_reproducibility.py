@@ -30,6 +30,7 @@ from ml_core.reproducibility.code import source_digest
 from ml_core.reproducibility.data_digests import changed_rows
 from ml_core.reproducibility.hardware import nvidia_driver
 from ml_core.reproducibility.packages import parse_packages, render_packages
+from ml_core.reproducibility.patches import patch_of_new, split_patches
 from ml_core.reproducibility.processor import onednn_instruction_set
 from ml_core.reproducibility.secret_text import why_secret
 from ml_core.reproducibility.variables import VARIABLES
@@ -291,15 +292,12 @@ def test_a_file_packed_otherwise_has_the_rows_it_had(tmp_path):
 # ---- code --------------------------------------------------------------------------------------
 
 
-def git(folder: Path, *arguments: str) -> str:
+def git(folder: Path, *arguments: str, as_bytes: bool = False) -> str | bytes:
     identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
     done = subprocess.run(
-        ["git", "-C", str(folder), *identity, *arguments],
-        check=True,
-        capture_output=True,
-        text=True,
+        ["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True
     )
-    return done.stdout
+    return done.stdout if as_bytes else done.stdout.decode()
 
 
 @pytest.fixture
@@ -373,6 +371,105 @@ def test_the_diff_alone_gives_back_new_moved_and_removed_files(package):
         **{f"package/{name}": content for name, content in write.items()},
         "package/moved.py": b"x = 1\n",
     }
+
+
+# What a name or a content can do to a patch.
+NEW_FILES = {
+    "plain.py": b"y = 2\n",
+    "empty.py": b"",
+    "no_newline.py": b"a\nb",
+    "blank.py": b"\n\n\n",
+    "returns.py": b"a\r\nb\rc\r\n",
+    "patch_like.py": b"diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n",
+    "with space.py": b"s\n",
+    "umlaut_\u00e4.py": b"u\n",
+    'quote"back\\tab\t.py': b"q\n",
+    "b/and b/this.py": b"b\n",
+    "picture.png": b"\x89PNG\0\1",
+}
+
+
+@pytest.mark.parametrize("name", NEW_FILES)
+def test_the_patch_of_a_new_file_is_gits_own(package, name):
+    path = package / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(NEW_FILES[name])
+    top = package.parents[1]
+    git(top, "add", "--intent-to-add", "-A")
+    theirs = git(top, "diff", "--no-color", as_bytes=True)
+    lines = theirs.splitlines(keepends=True)
+    expected = b"".join(line for line in lines if not line.startswith(b"index "))
+    patch = patch_of_new(top, path.relative_to(top))
+    assert patch == expected
+    where = f"src/package/{name}"
+    assert split_patches(theirs) == {where: theirs}
+    assert split_patches(patch + patch_of_new(top, Path("src/other.py")))[where] == patch
+
+
+def test_new_links_and_programs_are_recorded_as_such(package):
+    (package / "program.sh").write_text("true\n")
+    (package / "program.sh").chmod(0o755)
+    (package / "link.py").symlink_to("module.py")
+    (package / ".#module.py").symlink_to("nobody@nowhere")  # an editor's lock
+    (package / "nowhere.py").symlink_to("not-there.py")
+    record, diff = code_record(package)
+    assert len(record["untracked"]) == 4 and record["left_out"] == {}
+    clone = package.parents[2] / "clone"
+    assert applied_to_the_commit(package, diff)["package/link.py"] == b"x = 1\n"
+    assert str((clone / "src/package/nowhere.py").readlink()) == "not-there.py"
+    assert os.access(clone / "src/package/program.sh", os.X_OK)
+
+
+def test_a_repository_within_is_named_and_a_file_that_is_gone_by_then_too(package, monkeypatch):
+    git(package, "init", "-q", "within")
+    (package / "gone.py").write_text("g = 1\n")
+    new = code_module.patch_of_new
+    monkeypatch.setattr(
+        code_module,
+        "patch_of_new",
+        lambda top, path: ((package / "gone.py").unlink(), new(top, path))[1],
+    )
+    record, diff = code_record(package)
+    assert record["left_out"] == {
+        "src/package/gone.py": "cannot be read",
+        "src/package/within": "cannot be read",
+    }
+    assert diff == ""
+
+
+def test_as_many_processes_are_started_for_many_new_files_as_for_none(package, monkeypatch):
+    started = []
+    run = subprocess.run
+    monkeypatch.setattr(
+        subprocess, "run", lambda *args, **kwargs: (started.append(args), run(*args, **kwargs))[1]
+    )
+    code_record(package)
+    for_none = len(started)
+    for number in range(30):
+        (package / f"new{number}.py").write_text("x = 1\n", encoding="utf-8")
+    _, diff = code_record(package)
+    assert diff.count("new file mode") == 30
+    assert len(started) == 2 * for_none
+
+
+def test_the_repository_is_that_of_the_package_whatever_the_environment_names(
+    package, tmp_path, monkeypatch
+):
+    here = code_record(package)
+    git(tmp_path, "init", "-q", "other")
+    git(tmp_path / "other", "commit", "-q", "--allow-empty", "-m", "other")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
+    assert code_record(package) == here
+
+
+def test_where_git_cannot_say_what_differs_the_code_is_not_called_clean(package, monkeypatch):
+    ask = code_module._git
+    monkeypatch.setattr(
+        code_module, "_git", lambda folder, *a: None if a[0] == "diff" else ask(folder, *a)
+    )
+    record, diff = code_record(package)
+    assert (record["dirty"], diff) == (None, "")
+    assert record["why"] == "git could not say what differs from the commit"
 
 
 def test_staged_changes_and_new_files_are_recorded(package):

@@ -1,11 +1,9 @@
 """`ml-core twin`: two fresh processes, two run directories, one verdict."""
 
-import json
-
 import pytest
 from tiny_pcam import write_config, write_tiny_pcam
+from typed import typed
 
-from ml_core.cli import main
 from ml_core.runs import RunDir, RunRecord
 
 
@@ -19,16 +17,8 @@ def twin(capfd):
     """Type a twin; returns (exit code, result or None, everything printed)."""
 
     def run(config, *arguments):
-        capfd.readouterr()
-        code = 0
-        try:
-            main(["twin", str(config), *arguments, "--json"])
-        except SystemExit as end:
-            code = end.code or 0
-        printed = capfd.readouterr()
-        last = printed.out.splitlines()[-1:] or [""]
-        result = json.loads(last[0]) if last[0].startswith("{") else None
-        return code, result, printed.err + printed.out
+        done = typed(capfd, "twin", config, *arguments, "--json")
+        return done.code, done.json if done.code in (0, 3) else None, done.out
 
     return run
 

@@ -1,6 +1,5 @@
 """`ml-core verify`: a run is taken again from its record; whatever changed is named."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ import pytest
 import torch
 import yaml
 from tiny_pcam import rewrite_train, write_config, write_tiny_pcam
+from typed import Done, typed
 
 from ml_core.checkpoint import load_checkpoint
 from ml_core.cli import main
@@ -24,16 +24,8 @@ from ml_core.tracking import ExperimentTracker
 STEPS = 6  # two epochs of three
 
 
-@dataclasses.dataclass
-class Done:
-    """What a command left: exit code and everything it printed."""
-
-    code: int
-    out: str
-
-    @property
-    def json(self):
-        return json.loads(self.out.splitlines()[-1])
+class Verified(Done):
+    """What a verification left."""
 
     @property
     def first(self):
@@ -44,21 +36,10 @@ class Done:
         return [each for each in self.json["differences"] if each["kind"] == kind]
 
 
-def typed(capfd, *arguments):
-    capfd.readouterr()
-    code = 0
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as end:
-        code = end.code or 0
-    printed = capfd.readouterr()
-    return Done(code, printed.err + printed.out)
-
-
 @pytest.fixture
 def verify(capfd):
     """Type a verification: verify(run, "--full")."""
-    return lambda *arguments: typed(capfd, "verify", *arguments, "--json")
+    return lambda *arguments: Verified(**vars(typed(capfd, "verify", *arguments, "--json")))
 
 
 @pytest.fixture
@@ -155,7 +136,8 @@ def test_an_unchanged_run_is_identical_and_nothing_of_it_is_touched(verify, trai
     assert done.json["status"] == "identical"
     assert done.json["differences"] == []
     assert done.json["compared"] == {
-        "first_step": 1, "last_step": STEPS, "steps": STEPS, "links": 4, "epochs": 2,
+        "first_step": 1, "last_step": STEPS, "steps": STEPS, "of_steps": STEPS, "links": 4,
+        "epochs": 2, "checkpoints": 2,
     }  # fmt: skip
     assert "identical: 6 steps (1 to 6)" in done.out
     assert contents(trained.path) == before
@@ -354,7 +336,7 @@ def test_one_flipped_bit_of_a_weight_is_named_with_its_step_and_tensor(
     assert any("after step 3" in what and name in what for what in said)
 
 
-def test_a_checkpoint_changed_after_the_run_is_named_with_its_tensor(verify, copy):
+def test_a_checkpoint_changed_after_the_run_is_named_with_its_tensor(verify, copy, trained):
     path = copy.checkpoints_dir / "step-00000003"
     name = change_one_weight(path)
     load_checkpoint(path)  # its manifest is as whole as before
@@ -362,7 +344,59 @@ def test_a_checkpoint_changed_after_the_run_is_named_with_its_tensor(verify, cop
     assert done.code == 3, done.out
     assert "the checkpoint at step 3" in done.first
     assert f"model.{name}" in done.first
-    assert verify(copy.path, "--steps", 2).code == 0
+    assert verify(copy.path, trained.path).code == 3
+
+
+def test_best_weights_that_were_exchanged_are_found_though_every_step_is_the_same(verify, copy):
+    best = copy.checkpoints_dir / "best"
+    step = int(best.resolve().name.removeprefix("step-"))
+    other = next(s for s in (3, 6) if s != step)
+    best.unlink()
+    best.symlink_to(f"step-{other:08d}")
+    done = verify(copy.path, "--steps", 2)
+    assert done.code == 3, done.out
+    assert f"the checkpoint at step {other}" in done.first and "the best weights" in done.first
+    assert len(done.json["differences"]) == 1
+
+
+def test_a_damaged_checkpoint_is_named_and_the_steps_are_taken_all_the_same(verify, copy):
+    with open(copy.checkpoints_dir / "step-00000003" / "model.safetensors", "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x77")
+    done = verify(copy.path)
+    assert done.code == 3, done.out
+    assert "the checkpoint at step 3" in done.first
+    assert done.json["compared"]["checkpoints"] == 1
+    assert len(done.json["differences"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "keep", "said"),
+    [
+        ("steps.jsonl", lambda n: n != 3, "goes on with step 4 after 2"),
+        ("steps.jsonl", lambda n: n < 6, "ends at step 5, metrics.jsonl at step 6"),
+        ("steps.jsonl", lambda n: False, "ends at step 0"),
+        ("metrics.jsonl", lambda n: n < 2, "ends at step 3, steps.jsonl at step 6"),
+        ("chain.jsonl", lambda n: n < 4, "ends at step 4, steps.jsonl at step 6"),
+    ],
+)
+def test_a_log_from_which_lines_were_taken_is_refused(verify, copy, trained, name, keep, said):
+    lines = (copy.path / name).read_bytes().splitlines(keepends=True)
+    kept = [line for number, line in enumerate(lines, start=1) if keep(number)]
+    (copy.path / name).write_bytes(b"".join(kept))
+    for arguments in ([copy.path, "--steps", 2], [trained.path, copy.path]):
+        done = verify(*arguments)
+        assert done.code == 2, done.out
+        assert f"{name} {said}" in done.out.replace("\n", " ")
+
+
+def test_a_record_that_is_no_config_is_named_by_the_file_that_the_user_has(verify, copy):
+    record = read_json(copy.record_path)
+    record["config"]["data"]["batch_sise"] = record["config"]["data"].pop("batch_size")
+    write_json(copy.record_path, record)
+    done = verify(copy.path)
+    assert done.code == 2
+    assert f"the config in {copy.record_path} is not a valid" in done.out.replace("\n", " ")
 
 
 def change_one_weight(checkpoint):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -65,9 +65,7 @@ def verify(
         result = stage.verify_run(
             paths[0], overrides or (), steps=steps, full=full, from_step=from_step
         )
-    finish(result, as_json)
-    if result["status"] == "different":
-        raise typer.Exit(FOUND)
+    _finish(result, as_json)
 
 
 def twin(
@@ -89,6 +87,11 @@ def twin(
     from ml_core.pipeline.twin import twin as stage
 
     result = stage(config, overrides or (), others=others or (), other_ranks=other_ranks)
+    _finish(result, as_json)
+
+
+def _finish(result: dict[str, Any], as_json: bool) -> None:
+    """End a verb: as any other, and with 3 where the two are not the same run."""
     finish(result, as_json)
     if result["status"] == "different":
         raise typer.Exit(FOUND)

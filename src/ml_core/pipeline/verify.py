@@ -11,6 +11,8 @@ witness: trains it again.
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import logging
 import tempfile
 from collections.abc import Iterable
@@ -20,12 +22,13 @@ from typing import Any
 import yaml
 
 from ml_core.config import Config
-from ml_core.errors import RunError
+from ml_core.errors import ConfigError, RunError
 from ml_core.log import shown
 from ml_core.pipeline.parts.trained_model import load_run_config
+from ml_core.pipeline.verifying.kept_weights import compare_weights
 from ml_core.pipeline.verifying.replay import Replay, replay
-from ml_core.runs import RunDir, RunRecord, read_jsonl, write_text
-from ml_core.tracking.chain import check_chain
+from ml_core.pipeline.verifying.whole_logs import check_logs
+from ml_core.runs import RunDir, RunRecord, write_text
 from ml_core.verification.compare_records import compare_records
 from ml_core.verification.differences import KINDS, Difference
 from ml_core.verification.replay_plan import ReplayPlan, plan_replay
@@ -57,17 +60,18 @@ def verify_run(
     machine cannot honour the run's numerics, DataError for data that cannot be read.
     """
     run = RunDir.open(path)
+    record = _whole_record(run)
     plan = plan_replay(run, steps=steps, full=full, from_step=from_step)
-    _check_chain_of(run)
-    record = RunRecord.load(run)
     with tempfile.TemporaryDirectory(prefix="ml-core-verify-") as folder:
         config = _recorded_config(run, record, overrides, Path(folder))
         _say(run, plan, config)
         found = replay(run, record, config, plan, Path(folder))
-        differences = _differences(run, record, found)
+        kept, changed = compare_weights(run, record)
+        differences = _sorted([*changed, *found.differences, *_differences(run, record, found)])
         compared = compute_compared(run, found.run, plan.after_step)
-    verdict = judge(shown(run.path), NOW, compared, differences, BINDING_FOR_REPLAY)
-    return _finish(verdict)
+    num = sum(plan.after_step < step <= plan.last_step for step in kept)
+    compared = dataclasses.replace(compared, checkpoints=num)
+    return _finish(judge(shown(run.path), NOW, compared, differences, BINDING_FOR_REPLAY))
 
 
 def verify_two(a: Path, b: Path) -> dict[str, Any]:
@@ -75,16 +79,21 @@ def verify_two(a: Path, b: Path) -> dict[str, Any]:
     runs = RunDir.open(a), RunDir.open(b)
     if runs[0].path.resolve() == runs[1].path.resolve():
         raise RunError(f"{a} was given twice; give two runs, or one to take its steps again.")
-    for run in runs:
-        _check_chain_of(run)
-    differences = compare_records(read_evidence(runs[0]), read_evidence(runs[1]))
+    kept, changed = zip(*(compare_weights(run, _whole_record(run)) for run in runs), strict=True)
+    found = compare_records(read_evidence(runs[0]), read_evidence(runs[1]))
     here, there = (shown(run.path) for run in runs)
     compared = compute_compared(*runs)
+    num = sum(step <= compared.last_step for steps in kept for step in steps)
+    compared = dataclasses.replace(compared, checkpoints=num)
+    differences = _sorted([*itertools.chain(*changed), *found])
     return _finish(judge(here, there, compared, differences, BINDING_FOR_TWO))
 
 
-def _check_chain_of(run: RunDir) -> None:
-    check_chain(run.chain_path, list(read_jsonl(run.chain_path)))
+def _whole_record(run: RunDir) -> RunRecord:
+    """Return the record of `run`; raises RunError where a log of it lacks a line."""
+    record = RunRecord.load(run)
+    check_logs(run, is_over=record.status in ("completed", "stopped_early"))
+    return record
 
 
 def _recorded_config(
@@ -96,9 +105,13 @@ def _recorded_config(
     """
     if not record.config:
         return load_run_config(run, overrides)
-    stand_in = RunDir(folder / "recorded")
+    stand_in = RunDir(folder / "recorded" / run.name)
     write_text(stand_in.config_path, yaml.safe_dump(record.config, sort_keys=False))
-    return load_run_config(stand_in, overrides)
+    try:
+        return load_run_config(stand_in, overrides)
+    except ConfigError as error:  # said of the file that the user has
+        said = str(error).replace(str(stand_in.config_path), f"the config in {run.record_path}")
+        raise ConfigError(said) from error
 
 
 def _say(run: RunDir, plan: ReplayPlan, config: Config) -> None:
@@ -110,7 +123,7 @@ def _say(run: RunDir, plan: ReplayPlan, config: Config) -> None:
 
 
 def _differences(run: RunDir, record: RunRecord, found: Replay) -> list[Difference]:
-    """Return in what the record of `run` differs from what was found, causes before effects."""
+    """Return in what the record of `run` differs from what was found."""
     then = read_evidence(run)
     now = evidence_of_now(
         then.config,  # what was set anew is where things are
@@ -120,7 +133,11 @@ def _differences(run: RunDir, record: RunRecord, found: Replay) -> list[Differen
         exclusions_sha256=record.audit.get("exclusions_sha256"),
         logs=found.run,
     )
-    differences = [*found.differences, *compare_records(then, now)]
+    return compare_records(then, now)
+
+
+def _sorted(differences: Iterable[Difference]) -> list[Difference]:
+    """Return causes before effects; of a kind in the given order."""
     return sorted(differences, key=lambda each: KINDS.index(each.kind))
 
 

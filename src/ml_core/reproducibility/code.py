@@ -6,10 +6,11 @@ import hashlib
 import os
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ml_core.reproducibility.patches import patch_of_new, split_patches
 from ml_core.reproducibility.secret_text import why_secret
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -23,7 +24,12 @@ _PLAIN = (
     "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--src-prefix=a/",
     "--dst-prefix=b/",
 )  # fmt: skip
-_PATCH_BEGINS = re.compile(rb"^(?=diff --git )", re.MULTILINE)
+
+# By which git is told of another repository than that of the folder.
+_OTHER_REPOSITORY = (
+    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR",
+    "GIT_NAMESPACE", "GIT_PREFIX",
+)  # fmt: skip
 
 
 def code_record(package: Path = PACKAGE) -> tuple[dict[str, Any], str]:
@@ -31,8 +37,9 @@ def code_record(package: Path = PACKAGE) -> tuple[dict[str, Any], str]:
 
     The record: `commit`, that of the repository in which the package lies (an installed copy has
     none); `dirty`; `untracked`, the new files of the package; `left_out`, which files' content is
-    not in the difference, and why; `source_sha256` of the package's own files, by which two
-    installed copies can be compared. `git apply` takes the difference, new files included.
+    not in the difference, and why; `why`, where one of the first two is not known; `source_sha256`
+    of the package's own files, by which two installed copies can be compared. `git apply` takes
+    the difference, new files included.
     """
     source = {"source_sha256": source_digest(package)}
     commit = _git(package, "rev-parse", "HEAD")
@@ -40,12 +47,16 @@ def code_record(package: Path = PACKAGE) -> tuple[dict[str, Any], str]:
     if commit is None or tracked is None:
         why = "git knows no commit of the package"
         return {"commit": None, "dirty": None, "why": why, **source}, ""
-    top = Path(os.fsdecode(_git(package, "rev-parse", "--show-toplevel") or b"").strip())
-    listed = _git(package, "ls-files", "-z", "--others", "--exclude-standard", "--", ".") or b""
+    top = Path(os.fsdecode(_git(package, "rev-parse", "--show-toplevel") or b"").rstrip("\n"))
+    listed = _git(package, "ls-files", "-z", "--others", "--exclude-standard", "--", ".")
+    differs = _git(package, "diff", *_PLAIN, "HEAD", "--", ":/")
+    if listed is None or differs is None:  # too slow, or a damaged repository: not clean
+        why = "git could not say what differs from the commit"
+        return {"commit": commit.decode().strip(), "dirty": None, "why": why, **source}, ""
     names = [os.fsdecode(name) for name in listed.split(b"\0") if name]
-    changed = _split(_git(package, "diff", *_PLAIN, "HEAD", "--", ":/") or b"")
+    changed = split_patches(differs)
     new = _patches_of_new(top, [(package / name).relative_to(top) for name in names])
-    diff, left_out = _keep([*changed, *new])
+    diff, left_out = _keep([*changed.items(), *new])
     record = {
         "commit": commit.decode().strip(),
         "dirty": bool(changed or names),
@@ -62,7 +73,10 @@ def source_digest(package: Path = PACKAGE) -> str:
     """
     digest = hashlib.sha256()
     for path in sorted(_source_files(package)):
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        try:
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError:  # a link to nowhere, or gone since it was listed
+            content = "unreadable"
         digest.update(f"{content}  {path.relative_to(package).as_posix()}\n".encode())
     return digest.hexdigest()
 
@@ -73,28 +87,19 @@ def _source_files(package: Path) -> Iterable[Path]:
         yield from (Path(folder) / name for name in names if name[0] != ".")
 
 
-def _patches_of_new(top: Path, paths: Iterable[Path]) -> list[tuple[str, bytes | None]]:
-    """Return (path, patch that makes the file) per new file; None beyond MOST_NEW_FILES."""
-    patches: list[tuple[str, bytes | None]] = []
+def _patches_of_new(top: Path, paths: Iterable[Path]) -> Iterator[tuple[str, bytes | None]]:
+    """Yield (path, patch that makes the file) per new file.
+
+    None where there are too many, b"" where the file is gone by now, or no file.
+    """
     for number, path in enumerate(paths):
         patch = None
-        if number < MOST_NEW_FILES and (top / path).stat().st_size <= LARGEST_PATCH:
-            patch = _git(top, "diff", *_PLAIN, "--no-index", "--", os.devnull, str(path), differs=1)
-        patches.append((path.as_posix(), patch))
-    return patches
-
-
-def _split(diff: bytes) -> list[tuple[str, bytes | None]]:
-    """Return (path, patch) per file of a diff; a line of content never begins as a patch does."""
-    patches = [patch for patch in _PATCH_BEGINS.split(diff) if patch]
-    return [(_path_of(patch), patch) for patch in patches]
-
-
-def _path_of(patch: bytes) -> str:
-    """Return the b/ side of ``diff --git a/PATH b/PATH``; without renames both sides are equal."""
-    header = patch.split(b"\n", 1)[0].removeprefix(b"diff --git ")
-    half = header[: len(header) // 2].decode(errors="replace").strip('"')
-    return half.removeprefix("a/")
+        try:
+            if number < MOST_NEW_FILES and (top / path).lstat().st_size <= LARGEST_PATCH:
+                patch = patch_of_new(top, path)
+        except OSError:
+            patch = b""
+        yield path.as_posix(), patch
 
 
 def _keep(patches: Iterable[tuple[str, bytes | None]]) -> tuple[str, dict[str, str]]:
@@ -114,6 +119,8 @@ def _keep(patches: Iterable[tuple[str, bytes | None]]) -> tuple[str, dict[str, s
 def _why_left_out(path: str, patch: bytes | None, room: int) -> str | None:
     if patch is None or len(patch) > min(LARGEST_PATCH, room):
         return "too large"
+    if not patch:
+        return "cannot be read"
     if re.search(rb"^Binary files .* differ$", patch, re.MULTILINE):
         return "binary"
     try:
@@ -122,15 +129,21 @@ def _why_left_out(path: str, patch: bytes | None, room: int) -> str | None:
         return "not UTF-8 text"
 
 
-def _git(folder: Path, *arguments: str, differs: int = 0) -> bytes | None:
-    """Return what git prints, or None where it fails or is not installed.
+def _git(folder: Path, *arguments: str) -> bytes | None:
+    """Return what git prints, or None where it fails or is not installed; as it is, with "\\r".
 
-    `differs` is an exit status that is no failure. As bytes: text mode would drop "\\r".
+    It is asked about `folder`, whatever repository the environment names (in a git hook it does),
+    and takes no lock that somebody's commit may wait for.
     """
+    environment = {key: value for key, value in os.environ.items() if key not in _OTHER_REPOSITORY}
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, timeout=30, check=False
+            ["git", "-C", str(folder), *arguments],
+            env={**environment, "GIT_OPTIONAL_LOCKS": "0"},
+            capture_output=True,
+            timeout=30,
+            check=False,
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout if done.returncode in (0, differs) else None
+    return done.stdout if done.returncode == 0 else None

@@ -7,13 +7,28 @@ in each of three runs; torch does not notice. So a cache belongs to one torch an
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from ml_core.durable import written_aside
 from ml_core.errors import ConfigError, cannot_write
 from ml_core.reproducibility.processor import processor_facts, processor_name
 
+VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 OWNER_FILE = "ml-core-owner.json"
+
+
+def named_cache(environment: Mapping[str, str]) -> str | None:
+    """Return the folder that the user named, None where the variable holds torch's own default.
+
+    The first optimizer of a process imports torch's compiler, which puts its default into
+    `environment`; that a later training in the process finds it there is nobody's wish.
+    """
+    folder = environment.get(VARIABLE)
+    compiler = sys.modules.get("torch._inductor.runtime.cache_dir_utils")
+    default = getattr(compiler, "default_cache_dir", lambda: None)()
+    return None if folder == default else folder
 
 
 def refuse_foreign_cache(folder: str | None) -> None:
@@ -34,12 +49,10 @@ def refuse_foreign_cache(folder: str | None) -> None:
                 aside.write_text(json.dumps(here) + "\n", encoding="utf-8")
             return
     except OSError as error:
-        raise ConfigError(
-            f"TORCHINDUCTOR_CACHE_DIR: {cannot_write(path / OWNER_FILE, error)}"
-        ) from error
+        raise ConfigError(f"{VARIABLE}: {cannot_write(path / OWNER_FILE, error)}") from error
     whose = "nobody knows what" if there is None else ", ".join(there.values())
     raise ConfigError(
-        f"TORCHINDUCTOR_CACHE_DIR is {folder}, which holds code compiled for {whose}; here is "
+        f"{VARIABLE} is {folder}, which holds code compiled for {whose}; here is "
         f"{', '.join(here.values())}. Such code gives wrong numbers without a word. Unset the "
         "variable, or name an empty folder for each version of torch and kind of processor."
     )

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ml_core.reproducibility.compile_cache import VARIABLE, named_cache
 from ml_core.reproducibility.hardware import gpu_record
 from ml_core.reproducibility.processor import (
     onednn_instruction_set,
@@ -39,12 +40,20 @@ def numerics_record(
         "libraries": _library_versions(),
         "processor": _processor(),
         "flags": _flags(),
-        "variables": set_variables(os.environ),
+        "variables": _variables(),
     }
     if device.startswith("cuda"):
         _, _, index = device.partition(":")
         record["gpu"] = gpu_record(int(index or 0))
     return record
+
+
+def _variables() -> dict[str, str]:
+    """Return the variables that the user set, but for a folder that torch itself chose."""
+    variables = set_variables(os.environ)
+    if named_cache(os.environ) is None:
+        variables.pop(VARIABLE, None)
+    return variables
 
 
 def flatten(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 from ml_core.errors import ConfigError
-from ml_core.reproducibility.compile_cache import refuse_foreign_cache
+from ml_core.reproducibility.compile_cache import named_cache, refuse_foreign_cache
 
 # Either makes cuBLAS deterministic over streams (cuBLAS, "Results reproducibility"); torch no
 # longer asks for it, so nobody else will notice that it is missing.
@@ -27,7 +27,7 @@ def prepare_numerics(level: str, num_threads: int | None, device: str) -> None:
     _refuse_uncertain_teams(level, num_threads or torch.get_num_threads())
     _set_threads(num_threads or torch.get_num_threads())
     _set_deterministic()
-    refuse_foreign_cache(os.environ.get("TORCHINDUCTOR_CACHE_DIR"))
+    refuse_foreign_cache(named_cache(os.environ))
     if device.startswith("cuda"):
         _set_cublas_workspace()
         _set_float32(level, os.environ)

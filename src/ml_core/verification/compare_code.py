@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator
 
+from ml_core.reproducibility.patches import split_patches
 from ml_core.verification.differences import NOT_RECORDED, Difference
 from ml_core.verification.run_evidence import RunEvidence
-
-_PATCH = re.compile(r"^diff --git a/(?P<path>.+?) b/.*\n(?:(?!diff --git ).*\n?)*", re.MULTILINE)
 
 
 def compare_code(a: RunEvidence, b: RunEvidence) -> Iterator[Difference]:
@@ -21,7 +19,10 @@ def compare_code(a: RunEvidence, b: RunEvidence) -> Iterator[Difference]:
     is_same_source = _source(a) is not None and _source(a) == _source(b)
     is_same_commit = a.code.get("commit") == b.code.get("commit")
     if not is_same_commit:
-        yield Difference("code", "commit", _commit(a), _commit(b), _advice(a, is_same_source))
+        yield Difference(
+            "code", _what(a, b), _commit(a), _commit(b), _advice(a, is_same_source),
+            is_harmless=is_same_source,
+        )  # fmt: skip
     if is_same_source:
         return  # what else differs in the repository is not run
     changes = list(_compare_changes(a, b))
@@ -41,7 +42,7 @@ def _compare_changes(a: RunEvidence, b: RunEvidence) -> Iterator[Difference]:
             yield Difference(
                 "code", f"uncommitted changes of {path}", _digest(here.get(path)),
                 _digest(there.get(path)),
-                "Apply the run's changes.diff to its commit, or commit before you train.",
+                _how_to_undo(here.get(path)),
             )  # fmt: skip
     for evidence in (a, b):
         for name in evidence.code.get("left_out", _unrecorded(evidence)):
@@ -51,18 +52,31 @@ def _compare_changes(a: RunEvidence, b: RunEvidence) -> Iterator[Difference]:
             )  # fmt: skip
 
 
+def _how_to_undo(patch: bytes | None) -> str:
+    if patch is None:
+        return "The run had no change there: undo it, or commit before you train."
+    return "Apply the run's changes.diff to its commit, or commit before you train."
+
+
 def _unrecorded(evidence: RunEvidence) -> list[str]:
     """Return the new files of which an older version kept the names only."""
     return list(evidence.code.get("untracked", []))
 
 
-def _patches(changes: str) -> dict[str, str]:
+def _patches(changes: str) -> dict[str, bytes]:
     """Return the patch of each file; without its index line, which git's settings change."""
     found = {}
-    for match in _PATCH.finditer(changes):
-        lines = match.group(0).splitlines(keepends=True)
-        found[match.group("path")] = "".join(x for x in lines if not x.startswith("index "))
+    for path, patch in split_patches(changes.encode()).items():
+        lines = patch.splitlines(keepends=True)
+        found[path] = b"".join(line for line in lines if not line.startswith(b"index "))
     return found
+
+
+def _what(a: RunEvidence, b: RunEvidence) -> str:
+    if _source(a) is None or _source(b) is None:
+        return "commit"
+    state = "are the same" if _source(a) == _source(b) else "differ"
+    return f"commit (the package's own files {state})"
 
 
 def _advice(a: RunEvidence, is_same_source: bool) -> str:
@@ -85,8 +99,8 @@ def _source(evidence: RunEvidence) -> str | None:
     return evidence.code.get("source_sha256")
 
 
-def _digest(patch: str | None) -> str:
-    return "none" if patch is None else _short(hashlib.sha256(patch.encode()).hexdigest())
+def _digest(patch: bytes | None) -> str:
+    return "none" if patch is None else _short(hashlib.sha256(patch).hexdigest())
 
 
 def _short(digest: str | None) -> str:

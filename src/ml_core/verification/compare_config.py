@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_core.config.recipe import REACH_NO_WEIGHT
 from ml_core.reproducibility.numerics_record import flatten
-from ml_core.verification.differences import Difference
+from ml_core.verification.differences import MISSING, NOT_RECORDED, Difference
 from ml_core.verification.run_evidence import RunEvidence
 
 _NOT_SET = "not set"
@@ -30,12 +30,23 @@ def compare_config(a: RunEvidence, b: RunEvidence) -> Iterator[Difference]:
 
 def _edits_of(evidence: RunEvidence) -> Iterator[Difference]:
     """Yield each setting that config.yaml no longer gives as it was trained with."""
-    if not evidence.config or evidence.config_file is None:
-        return
-    for key, then, now in _what_differs(evidence.config, evidence.config_file):
+    name, file = evidence.name, evidence.config_file
+    if not evidence.config:
+        if file is not None:
+            yield Difference(
+                "config", f"run.json of {name}, the config", NOT_RECORDED, "read from config.yaml",
+                "Whether config.yaml was edited after the run cannot be told.", is_edit=True,
+            )  # fmt: skip
+    elif file is None and not evidence.is_present:
         yield Difference(
-            "config", f"config.yaml of {evidence.name}, {key}", then, now,
-            f"config.yaml was edited after the run, which trained with {then}: put that back.",
+            "config", f"config.yaml of {name}", "as run.json has it", MISSING,
+            "Copy it again from where the run came from.", is_edit=True,
+        )  # fmt: skip
+    for key, then, now in _what_differs(evidence.config, file) if evidence.config and file else ():
+        yield Difference(
+            "config", f"config.yaml of {name} against its run.json, {key}", then, now,
+            "One of the two was edited after the run. Steps are taken again by run.json: where "
+            "these give the same bits, put config.yaml back.", is_edit=True,
         )  # fmt: skip
 
 

@@ -63,7 +63,11 @@ def _other_rows(
 
 
 def _has_groups(digests: Mapping[str, Any], key: str) -> bool:
-    return bool(digests.get("files", {}).get(key, {}).get("groups"))
+    """Return whether the rows of file `key` are on record, in a file that may have been edited."""
+    files = digests.get("files")
+    entry = files.get(key) if isinstance(files, dict) else None
+    groups = entry.get("groups") if isinstance(entry, dict) else None
+    return isinstance(groups, list) and bool(groups)
 
 
 def _short(sha256: str | None) -> str:

@@ -32,6 +32,11 @@ def compare_packages(a: RunEvidence, b: RunEvidence) -> Iterator[Difference]:
                 "packages", "versions", _known(here), _known(there), "It cannot be told."
             )
         return
+    elif (a.all_packages is None) != (b.all_packages is None):
+        yield Difference(
+            "packages", f"all but {len(CAN_CHANGE_A_RESULT)} of them (packages.txt)",
+            _known(a.all_packages), _known(b.all_packages), "It cannot be told.",
+        )  # fmt: skip
     names = dict.fromkeys([*CAN_CHANGE_A_RESULT, *here, *there])
     for name in names:
         ours, theirs = here.get(name, _NOT_INSTALLED), there.get(name, _NOT_INSTALLED)
@@ -40,7 +45,24 @@ def compare_packages(a: RunEvidence, b: RunEvidence) -> Iterator[Difference]:
 
 
 def compare_hardware(a: RunEvidence, b: RunEvidence) -> Iterator[Difference]:
-    """Yield what differs of all that the bits depend on at the level fast, the most demanding."""
+    """Yield what differs of all that the bits depend on at the level fast, the most demanding.
+
+    Then where either run went on elsewhere than it began.
+    """
+    yield from _compare_numerics(a, b)
+    for evidence in (a, b):
+        for each in evidence.numerics.get("elsewhere", []):
+            yield Difference(
+                "hardware",
+                f"{evidence.name} went on elsewhere after step {each['step']} "
+                f"({'; '.join(each['changes'])})",
+                "the machine it began on", "another",
+                f"Take again what one machine did: --steps {each['step']} where it began, --from a "
+                "later checkpoint where it went on.", is_edit=True,
+            )  # fmt: skip
+
+
+def _compare_numerics(a: RunEvidence, b: RunEvidence) -> Iterator[Difference]:
     if not a.numerics or not b.numerics:
         yield from _compare_old(a, b)
         if a.numerics or b.numerics:
@@ -51,7 +73,10 @@ def compare_hardware(a: RunEvidence, b: RunEvidence) -> Iterator[Difference]:
         return
     level = str(a.numerics.get("level"))
     for name, ours, theirs in what_differs(a.numerics, b.numerics, "fast"):
-        yield Difference("hardware", name, ours, theirs, _machine_advice(name, ours, level))
+        yield Difference(
+            "hardware", name, ours, theirs, _machine_advice(name, ours, level),
+            is_harmless=not _matters(name, level),
+        )  # fmt: skip
 
 
 def _compare_old(a: RunEvidence, b: RunEvidence) -> Iterator[Difference]:
@@ -71,17 +96,20 @@ def _how_to_install(name: str, version: str) -> str:
     return f"Install the version that ran: pip install {name}=={version}."
 
 
+def _matters(name: str, level: str) -> bool:
+    """Return whether a bit of `level` can depend on what is called `name`."""
+    return level == "fast" or (level == "elastic" and name != "the number of ranks")
+
+
 def _machine_advice(name: str, ours: str, level: str) -> str:
-    if level == "portable":
-        return "With training.numerics: portable no bit depends on it."
+    if not _matters(name, level):
+        return f"With training.numerics: {level} no bit depends on it."
     if name.isupper():  # a variable
         return f"Unset {name}." if ours == "not set" else f"Set {name}={ours}."
     if "threads" in name:
         return f"Set training.num_threads to {ours}, which is part of the recipe."
-    if name == "the number of ranks" and level == "elastic":
-        return "With training.numerics: elastic no bit depends on it."
     return "Repeat it on the same machine type with the same libraries, or train in portable."
 
 
-def _known(record: Mapping[str, object]) -> str:
+def _known(record: Mapping[str, object] | None) -> str:
     return "recorded" if record else NOT_RECORDED

@@ -39,6 +39,11 @@ class RunEvidence:
     logs: RunDir | None = None  # where steps.jsonl, gradients.jsonl and chain.jsonl are
 
     @property
+    def is_present(self) -> bool:
+        """Whether it is of this process and not of a run, which always has a status."""
+        return not self.status
+
+    @property
     def is_over(self) -> bool:
         """Whether the run took every step that its config asks for."""
         return self.status in ("completed", "stopped_early")

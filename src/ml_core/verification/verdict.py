@@ -20,35 +20,49 @@ BINDING_FOR_REPLAY: tuple[Kind, ...] = ("config", "data", "numerics")
 BINDING_FOR_TWO: tuple[Kind, ...] = ("data", "numerics")
 
 NOW = "now"  # the other side of a replay
+_NO_WEIGHTS = "weights were not compared: no digest of them is on record of these steps"
 MOST_SHOWN = 4  # differences of a kind that are said one by one
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What both sides have on record: steps (loss and gradient norm), links, epochs (scores)."""
+    """What both sides have on record: steps (loss and gradient norm), links, epochs (scores).
+
+    `of_steps` is how many the longer one has logged; `checkpoints` how many, of those that a run
+    has kept up to `last_step`, hold the weights that a link has on record.
+    """
 
     first_step: int
     last_step: int
     steps: int
     links: int
     epochs: int
+    of_steps: int = 0
+    checkpoints: int = 0
 
     def __str__(self) -> str:
-        plural = "" if self.steps == 1 else "s"
-        where = f"step {self.first_step}"
+        share = f" of {self.of_steps:,}" if self.of_steps > self.steps else ""
+        where = f"step {self.first_step:,}"
         if self.steps > 1:
-            where = f"{self.first_step} to {self.last_step}"
-        text = f"{self.steps:,} step{plural} ({where}): every loss and gradient norm"
+            where = f"{self.first_step:,} to {self.last_step:,}"
+        text = f"{self.steps:,}{share} step{'s' * (self.steps > 1 or bool(share))} ({where}): "
+        text += "every loss and gradient norm"
         if self.links:
             text += f", {self.links:,} digest{'s' * (self.links > 1)} of weights and optimizer"
         if self.epochs:
             text += f", the scores of {self.epochs:,} epoch{'s' * (self.epochs > 1)}"
+        if self.checkpoints:
+            text += f", the weights in {self.checkpoints} checkpoint{'s' * (self.checkpoints > 1)}"
         return text
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether `here` is `there` again; `differences` in the order of KINDS."""
+    """Whether `here` is `there` again.
+
+    `differences` in the order of KINDS, but that which decided goes first where it has no cause
+    among them: an edit, or a changed file that met no bit yet.
+    """
 
     here: str
     there: str
@@ -85,20 +99,30 @@ def judge(
             f"{here} and {there} have no logged step in common, so nothing can be shown of their "
             "bits. Verify runs that have trained, with their steps.jsonl."
         )
-    identical = not any(each.kind in binding for each in differences)
-    return Verdict(here, there, identical, compared, differences)
+    decided = [each for each in differences if each.kind in binding and not each.is_unknown]
+    if any(each.kind == "numerics" and not each.is_edit for each in decided):
+        decided = [each for each in differences if not (each.is_harmless or each.is_unknown)]
+    first = decided[:1]
+    ordered = [*first, *(each for each in differences if each not in first)]
+    return Verdict(here, there, not decided, compared, ordered)
 
 
 def compute_compared(a: RunDir, b: RunDir, after_step: int = 0) -> Compared:
     """Return what of the logs of `a` and `b` lies beyond `after_step` in both."""
     steps = _common(a, b, "steps_log_path", after_step)
+    of_steps = max(_last_step(run) for run in (a, b))
     return Compared(
         first_step=min(steps, default=0),
         last_step=max(steps, default=0),
         steps=len(steps),
         links=len(_common(a, b, "chain_path", after_step)),
         epochs=len(_common(a, b, "metrics_log_path", after_step)),
+        of_steps=of_steps,
     )
+
+
+def _last_step(run: RunDir) -> int:
+    return max((record["step"] for record in read_jsonl(run.steps_log_path)), default=0)
 
 
 def _common(a: RunDir, b: RunDir, log: str, after_step: int) -> set[int]:
@@ -112,8 +136,9 @@ def _common(a: RunDir, b: RunDir, log: str, after_step: int) -> set[int]:
 
 def render_verdict(verdict: Verdict) -> str:
     """Return the verdict in words: what was compared, then what differs and what to do."""
+    unseen = [] if verdict.compared.links else [_NO_WEIGHTS]
     if verdict.identical:
-        lines = [f"identical: {verdict.compared}, bit for bit"]
+        lines = [f"identical: {verdict.compared}, bit for bit", *unseen]
         if verdict.differences:
             lines += ["these differ, and changed no bit of it:"]
             lines += _indented(_listed(verdict.differences, verdict))
@@ -123,7 +148,9 @@ def render_verdict(verdict: Verdict) -> str:
     lines += _indented([_in_words(first, verdict), first.advice])
     if others:
         lines += ["besides:", *_indented(_listed(others, verdict))]
-    lines.append(f"compared: {verdict.compared}")
+    no_bit_differs = all(each.kind != "numerics" for each in verdict.differences)
+    equal = "; all of it the same, bit for bit" if no_bit_differs else ""
+    lines += [f"compared: {verdict.compared}{equal}", *unseen]
     return "\n".join(lines)
 
 
@@ -139,7 +166,7 @@ def _listed(differences: Sequence[Difference], verdict: Verdict) -> list[str]:
 
 
 def _in_words(each: Difference, verdict: Verdict) -> str:
-    if verdict.there == NOW:
+    if verdict.there == NOW or each.is_edit:
         return f"{each.kind}: {each.what}: was {each.here}, is {each.there}"
     return f"{each.kind}: {each.what}: {each.here} (first), {each.there} (second)"
 

@@ -18,7 +18,7 @@ from ml_core.data.loader import Batch, PatchLoader
 from ml_core.data.versions.digests import FileDigest, digest_file
 from ml_core.errors import TrainingError
 from ml_core.models import PatchClassifier, build_from_spec
-from ml_core.numerics.state_hash import digest_state, training_state
+from ml_core.numerics.state_hash import tensor_digests, training_state
 from ml_core.pipeline.parts.device import choose_device
 from ml_core.pipeline.parts.numerics import prepare
 from ml_core.pipeline.parts.splits import check_data, inference_loader, open_split, run_exclusions
@@ -75,7 +75,7 @@ def replay(
     )
     with _trainer(again, config, exclude, plan) as (trainer, batches, valid):
         if plan.checkpoint is not None:
-            found.differences.extend(_compare_with_link(trainer, run, plan.after_step))
+            found.differences.extend(_compare_optimizer(trainer, run, plan.after_step))
         try:
             trainer.fit(_FirstSteps(batches, trainer, plan.last_step), valid)
         except _EnoughError:
@@ -167,24 +167,30 @@ class _FirstSteps:
             yield batch
 
 
-def _compare_with_link(trainer: Trainer, run: RunDir, step: int) -> list[Difference]:
-    """Return how the checkpoint's state differs from the link of its step; [] if it has none."""
+def _compare_optimizer(trainer: Trainer, run: RunDir, step: int) -> list[Difference]:
+    """Return how the checkpoint's optimizer differs from the link of its step; [] if it has none.
+
+    Its weights are compared with those of every other checkpoint.
+    """
     then = next((each for each in read_jsonl(run.chain_path) if each["step"] == step), None)
     if then is None:
         return []
-    now = digest_state(training_state(trainer.model, trainer.optimizer))
-    if now.state == then["state"]:
+    now, recorded = (
+        tensor_digests(training_state(trainer.model, trainer.optimizer)),
+        then["tensors"],
+    )
+    names = (name for name in dict.fromkeys([*recorded, *now]) if name.startswith("optimizer."))
+    first = next((name for name in names if now.get(name) != recorded.get(name)), None)
+    if first is None:
         return []
-    names = [*then["tensors"], *now.tensors]
-    others = (name for name in names if now.tensors.get(name) != then["tensors"].get(name))
-    first = next(others, "unknown")
     return [
         Difference(
             "numerics",
-            f"the checkpoint at step {step}, first tensor {first}",
-            f"SHA-256 {then['tensors'].get(first, 'not there')}",
-            f"{now.tensors.get(first, 'not there')}",
-            "The checkpoint was changed after the run: use another one, or start from the seed.",
+            f"the checkpoint at step {step} of {run.name}, first tensor {first}",
+            f"SHA-256 {recorded.get(first, 'not there')}",
+            f"SHA-256 {now.get(first, 'not there')}",
+            "It was changed after the run: use another checkpoint, or start from the seed.",
+            is_edit=True,
         )
     ]
 
