@@ -58,7 +58,10 @@ class TrainingConfig(Section):
         500, ge=1, description="steps between links of chain.jsonl, by which `verify` audits a part"
     )
     rank_timeout_s: float = Field(
-        45.0, gt=0, description="seconds that ranks wait for one another before they give up"
+        45.0,
+        gt=0,
+        description="seconds that ranks wait for one another before they give up; more than a "
+        "checkpoint takes",
     )
 
     @model_validator(mode="after")
