@@ -7,7 +7,7 @@ TEST_ENV := OMP_NUM_THREADS=1 PYTHONHASHSEED=0
 # How often each fault is injected: full, as docs/reliability.md counts, or short.
 DRAWS ?= full
 
-.PHONY: help setup demo test test-all test-levels test-faults lint format docs clean
+.PHONY: help setup demo test test-all test-levels test-faults test-slurm lint format docs clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -31,7 +31,7 @@ $(DEMO)/data/.written: .venv/installed
 	@touch $@
 
 test: .venv/installed ## run the tests, minutes-long ones left out
-	$(TEST_ENV) $(BIN)/pytest -n auto --dist loadfile -m "not slow and not faults"
+	$(TEST_ENV) $(BIN)/pytest -n auto --dist loadfile -m "not slow and not faults and not slurm"
 
 test-all: .venv/installed ## run every test, faults in a short draw
 	$(TEST_ENV) $(BIN)/pytest -n auto --dist loadfile
@@ -44,6 +44,9 @@ test-faults: .venv/installed ## break things on purpose, for an hour or two (DRA
 		$(if $(filter full,$(DRAWS)),ML_CORE_FAULT_RECORD=docs/fault-record.json) \
 		$(BIN)/pytest -n auto --dist loadfile -m faults tests/faults
 	$(BIN)/python docs/generate.py
+
+test-slurm: .venv/installed ## run jobs on a Slurm of two nodes, started here (tests/slurm/install.sh)
+	$(TEST_ENV) $(BIN)/pytest -m slurm tests/slurm
 
 lint: .venv/installed ## check format, style, types, layers, and that generated files are fresh
 	$(BIN)/ruff format --check .

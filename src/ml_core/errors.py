@@ -40,6 +40,10 @@ class RankError(MLCoreError):
     """A process that trains together with this one has died or does not answer."""
 
 
+class ClusterError(MLCoreError):
+    """Slurm is not there, refuses, or cannot give what is asked of it."""
+
+
 class TrackingError(MLCoreError):
     """The tracking server cannot be reached or refuses what it is sent."""
 
