@@ -122,7 +122,7 @@ def test_with_the_newest_one_two_or_three_bad_a_run_ends_in_the_same_bits(
                 again = resume(run.path, command="a test", on_epoch=StopAfter(good // 4 + 1))
                 assert again["status"] == "interrupted"
                 assert load_last(run.checkpoints_dir).state["train"]["step"] > good
-            resume(run.path, command="a test")
+            assert resume(run.path, command="a test")["status"] == "completed"
             assert final_bits(run) == bits, "other bits than those of the run left alone"
             assert len(newest(run)) >= 3
             best = RunRecord.load(run).best["weights_sha256"]
@@ -140,7 +140,7 @@ def test_with_every_checkpoint_bad_it_is_said_and_nothing_is_touched(world, tmp_
     with bad.case("all"):
         for _ in range(2):
             with pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged"):
-                resume(run.path, command="a test")
+                assert resume(run.path, command="a test")["status"] == "completed"
         assert newest(run) == before
 
 
@@ -156,6 +156,6 @@ def test_without_digests_a_run_goes_on_from_a_damaged_checkpoint_to_other_bits(
     content[-2] ^= 1 << 6  # in the exponent of the last weight
     file.write_bytes(content)
     monkeypatch.setattr(files, "_verify", lambda *_: None)
-    resume(run.path, command="a test")
+    assert resume(run.path, command="a test")["status"] == "completed"
     with control.case("a flipped bit"):
         assert final_bits(run) != bits

@@ -107,7 +107,7 @@ def test_training_stops_at_a_poisoned_batch_and_goes_on_without_it(
                 train(config, command="a test")
             run = check_stopped(config, poison, caught.value)
             poison.value = None
-            resume(run.path, command="a test")
+            assert resume(run.path, command="a test")["status"] == "completed"
             assert final_bits(run) == straight
 
 
@@ -134,7 +134,7 @@ def test_training_stops_at_a_poisoned_batch_at_every_level(config, poison, level
                 train(leveled, command="a test")
             run = check_stopped(config, poison, caught.value)
             poison.value = None
-            resume(run.path, command="a test")
+            assert resume(run.path, command="a test")["status"] == "completed"
             assert final_bits(run) == straight
 
 
