@@ -339,7 +339,7 @@ def test_a_running_job_has_its_facts(jobs):
         restarts=0,
         exit_code=None,
         dependency=None,
-        stdout=Path("/home/me/slurm-140.out"),
+        stdout=Path("/u/me/slurm-140.out"),
     )
 
 
@@ -357,15 +357,15 @@ def test_tasks_of_an_array_have_ids_that_scancel_takes(jobs):
 
 def test_logs_are_named_as_slurm_names_them(jobs):
     # task 2 started last, and bears the array's own number: %A is still the array's
-    assert jobs["106_2"].stdout == Path("/home/me/seeds-106_2.log")
-    assert jobs["106_1"].stdout == Path("/home/me/seeds-106_1.log")
+    assert jobs["106_2"].stdout == Path("/u/me/seeds-106_2.log")
+    assert jobs["106_1"].stdout == Path("/u/me/seeds-106_1.log")
     assert jobs["137_[2-3]"].stdout is None  # each will have its own
 
 
 def test_patterns_of_a_log_are_filled_in():
-    text = recorded("jobs").replace("/home/me/%x-%A_%a.log", "/logs/%u/%4a-%j-100%%.log")
+    text = recorded("jobs").replace("/u/me/%x-%A_%a.log", "/logs/by-%u/%4a-%j-100%%.log")
     logs = {job.id: job.stdout for job in parse_jobs(text)}
-    assert logs["106_0"] == Path("/logs/root/0000-111-100%.log")
+    assert logs["106_0"] == Path("/logs/by-root/0000-111-100%.log")
 
 
 def test_exit_codes_and_signals_of_ended_jobs_are_told_apart(jobs):
