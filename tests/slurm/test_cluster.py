@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cluster as cluster_module
@@ -26,12 +27,19 @@ def test_an_unknown_partition_is_refused_in_the_words_of_slurm(slurm):
     assert "Batch job submission failed: Invalid partition name specified" in done.stderr
 
 
+def accounted(slurm, job):
+    done = slurm.run("sacct", "-X", "-n", "-P", f"--jobs={job}", "--format=JobID,State")
+    return done.stdout
+
+
 def test_a_job_ends_with_its_log_and_its_account(slurm):
     job = slurm.sbatch(BASH + "srun echo from $SLURM_JOB_ID\n")
     assert slurm.wait(job, "COMPLETED")["ExitCode"] == "0:0"
     assert slurm.log(job) == f"from {job}\n"
-    account = slurm.run("sacct", "-X", "-n", "-P", f"--jobs={job}", "--format=JobID,State")
-    assert account.stdout == f"{job}|COMPLETED\n"
+    ends_at = time.monotonic() + 30  # accounting is told by another daemon, a little later
+    while (account := accounted(slurm, job)) != f"{job}|COMPLETED\n":
+        assert time.monotonic() < ends_at, account
+        time.sleep(0.2)
 
 
 def test_waiting_for_a_job_that_failed_shows_its_log(slurm):
