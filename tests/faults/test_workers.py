@@ -159,7 +159,7 @@ def test_a_worker_without_memory_is_said(folder, straight, draws, fault):
     def starve(pids):
         for pid in pids:
             pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
-            limit = pages * resource.getpagesize()
+            limit = pages * resource.getpagesize() // 2  # what it has it keeps; no more is given
             resource.prlimit(pid, resource.RLIMIT_AS, (limit, limit))
 
     for after in range(1, draws(11, 3)):

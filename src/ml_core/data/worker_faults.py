@@ -37,21 +37,32 @@ def in_plain_words(batches: Iterator[Any], timeout_s: float = TIMEOUT_S) -> Iter
     """
     workers = getattr(batches, "_workers", ())
     with _Watch(workers, timeout_s) as watch:
-        while True:
-            try:
-                with watch.waiting():
-                    batch = next(batches)
-            except StopIteration:
-                return
-            except _RAISED as error:
-                late = _late(timeout_s) if watch.has_killed else None
-                told = late or _explain(str(error)) or _explain_exit(workers)
-                _kill(workers)
-                _bury(workers)
-                if told is None:
-                    raise
-                raise DataError(told) from error
-            yield batch
+        try:
+            yield from _batches_of(batches, workers, watch)
+        except RuntimeError as error:
+            # torch raises at each worker that ends, also while the end of another is explained
+            if not watch.has_killed:
+                raise
+            _bury(workers)
+            raise DataError(_late(timeout_s)) from error
+
+
+def _batches_of(batches: Iterator[Any], workers: Sequence[Any], watch: _Watch) -> Iterator[Any]:
+    while True:
+        try:
+            with watch.waiting():
+                batch = next(batches)
+        except StopIteration:
+            return
+        except _RAISED as error:
+            late = _late(watch.timeout_s) if watch.has_killed else None
+            told = late or _explain(str(error)) or _explain_exit(workers)
+            _kill(workers)
+            _bury(workers)
+            if told is None:
+                raise
+            raise DataError(told) from error
+        yield batch
 
 
 @contextmanager
@@ -98,6 +109,7 @@ class _Watch:
 
     def __init__(self, workers: Sequence[Any], timeout_s: float) -> None:
         self.has_killed = False
+        self.timeout_s = timeout_s
         self._workers = workers
         self._tick_s = timeout_s / _TICKS
         self._ticks_left: int | None = None  # None while nobody waits
