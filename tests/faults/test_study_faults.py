@@ -108,8 +108,10 @@ def check_whole(study, num_lost):
 
 def test_a_study_goes_on_at_once_where_killed_workers_left_it(tmp_path, draws, fault):
     kills = fault(17, "two workers killed at a random moment, with their trials")
-    rng, num_cut_off = random.Random(0), 0
-    for number in range(draws(full=50, short=4)):
+    rng, num_cut_off, num_rounds = random.Random(0), 0, draws(full=50, short=4)
+    for number in range(num_rounds + 50):
+        if number >= num_rounds and num_cut_off:
+            break  # a moment between two trials cuts none off; a few more rounds then
         # The number of retries is not what is tried here.
         study = make_study(tmp_path, num_trials=NUM_TRIALS, max_retries=9)
         workers = [start(study), start(study)]
