@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tiny_champion import copy_tiny, train_tiny, write_champion
 from tiny_pcam import write_config
+from typed import typed
 
 from ml_core.cli import main
 from ml_core.config import Config
@@ -29,14 +30,8 @@ def type_(capfd):
     """Type a command; returns its exit code and all that it printed."""
 
     def run(*arguments):
-        capfd.readouterr()
-        code = 0
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = end.code or 0
-        printed = capfd.readouterr()
-        return code, printed.err + printed.out
+        done = typed(capfd, *arguments)
+        return done.code, done.out
 
     return run
 

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import torch
 from tiny_pcam import make_patches, write_split
 from torch.utils.data import DataLoader
 
+from ml_core.data import worker_faults
 from ml_core.data.layout import split_paths
 from ml_core.data.loader import build_loader
 from ml_core.data.pcam import PCAMDataset
@@ -366,3 +368,23 @@ def test_a_reader_that_is_busy_ends_when_its_trainer_says_so(folder):
 def test_an_error_that_no_worker_caused_is_left_as_it_is():
     with pytest.raises(RuntimeError, match="mat1 and mat2"), explained():
         torch.ones(2, 3) @ torch.ones(2, 3)
+
+
+def test_a_second_death_while_the_first_is_explained_changes_no_word(folder, monkeypatch, fault):
+    """torch raises from a signal handler, so also in the lines that explain what it raised."""
+    deaths = fault(8, "two readers that hang die one after the other")
+    kill, seen = worker_faults._kill, []
+
+    def kill_and_be_interrupted(workers):
+        kill(workers)
+        if threading.current_thread() is threading.main_thread():
+            seen.append(1)
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(worker_faults, "_kill", kill_and_be_interrupted)
+    with deaths.case("the second death"):
+        _, said, _, _ = interrupted(
+            loader_of(folder, 2), 5, lambda pids: os.kill(pids[0], signal.SIGSTOP), timeout_s=2
+        )
+        assert seen, "nothing interrupted the explanation"
+        assert said.startswith("no batch came for 2 s"), said

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
+from ml_core.cluster import job_request
 from ml_core.config.section import PositiveInt, Section
 from ml_core.config_problems import Words, explain
 from ml_core.errors import ConfigError, did_you_mean
@@ -27,7 +28,7 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_.,:+-]*$"
 CONSTRAINT = r"^[A-Za-z0-9_.,:&|()\[\]*@-]+$"
 NODES = r"^[A-Za-z0-9][A-Za-z0-9_.,\[\]-]*$"
 TIME = r"^(\d+-)?\d{1,3}:[0-5]\d:[0-5]\d$"
-GPUS = r"^([A-Za-z][A-Za-z0-9_.-]*:)?[1-9]\d*$"
+GPUS = f"^{job_request.GPUS.pattern}$"
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 MODULE = r"^[A-Za-z0-9][A-Za-z0-9_.+/-]*$"
 LINE = r"^[^\n\r]*$"

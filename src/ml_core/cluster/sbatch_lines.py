@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ml_core.cluster.job_request import JobRequest
 from ml_core.cluster.profile import Profile
+from ml_core.cluster.slurm import fields
 from ml_core.errors import ClusterError
 
 # sbatch ends a word of such a line at a space, and takes quotes and # for its own. Of the shell's
@@ -41,10 +42,6 @@ class Shape:
             mem_per_node_mb=None if mem_mb is None else mem_mb * tasks,
             time_limit=profile.time if request.time_s is None else _clock(request.time_s),
         )
-
-    @property
-    def is_many_ranks(self) -> bool:
-        return self.nodes * self.tasks_per_node > 1
 
 
 def render_sbatch_lines(request: JobRequest, profile: Profile) -> str:
@@ -123,9 +120,8 @@ def _clock(seconds: int) -> str:
 
 
 def _check_warning(time_limit: str, signal_s: int) -> None:
-    days, _, clock = time_limit.rpartition("-")
-    hours, minutes, seconds = (int(number) for number in clock.split(":"))
-    limit_s = ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+    limit_s = fields.seconds(time_limit)
+    assert limit_s is not None, "a profile's time has this form"
     if limit_s < 2 * signal_s:
         raise ClusterError(
             f"time limit {time_limit}: the job is told to save {signal_s} s before it, and has "

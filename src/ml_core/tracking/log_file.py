@@ -97,7 +97,7 @@ class LogFile:
             aside.unlink(missing_ok=True)
         sync(self.path.parent)
         self._file.close()
-        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - by close() too
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
         self._end = self.path.stat().st_size
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from ml_core.errors import RunError
@@ -109,29 +110,25 @@ def judge(
 
 def compute_compared(a: RunDir, b: RunDir, after_step: int = 0) -> Compared:
     """Return what of the logs of `a` and `b` lies beyond `after_step` in both."""
-    steps = _common(a, b, "steps_log_path", after_step)
-    of_steps = max(_last_step(run) for run in (a, b))
+    logged = [_steps_in(run.steps_log_path) for run in (a, b)]
+    steps = _beyond(after_step, logged)
     return Compared(
         first_step=min(steps, default=0),
         last_step=max(steps, default=0),
         steps=len(steps),
-        links=len(_common(a, b, "chain_path", after_step)),
-        epochs=len(_common(a, b, "metrics_log_path", after_step)),
-        of_steps=of_steps,
+        links=len(_beyond(after_step, [_steps_in(run.chain_path) for run in (a, b)])),
+        epochs=len(_beyond(after_step, [_steps_in(run.metrics_log_path) for run in (a, b)])),
+        of_steps=max(set.union(*logged), default=0),
     )
 
 
-def _last_step(run: RunDir) -> int:
-    return max((record["step"] for record in read_jsonl(run.steps_log_path)), default=0)
+def _steps_in(log: Path) -> set[int]:
+    return {record["step"] for record in read_jsonl(log) if "step" in record}
 
 
-def _common(a: RunDir, b: RunDir, log: str, after_step: int) -> set[int]:
-    """Return the steps that both logs have a line for."""
-    found = [
-        {record["step"] for record in read_jsonl(getattr(run, log)) if "step" in record}
-        for run in (a, b)
-    ]
-    return {step for step in found[0] & found[1] if step > after_step}
+def _beyond(after_step: int, logged: Sequence[set[int]]) -> set[int]:
+    """Return the later steps that all of the logs have a line for."""
+    return {step for step in set.intersection(*logged) if step > after_step}
 
 
 def render_verdict(verdict: Verdict) -> str:

@@ -15,8 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ml_core.audit.page.plot_style import TALL, Floats, legend, percent
+from ml_core.audit.page.plot_style import TALL, Floats, legend
 from ml_core.page.figure_style import FIGURE_SIZE, MUTED, house_figure
+from ml_core.page.text import percent
 
 MIN_BINS, MAX_BINS = 16, 72
 # What is drawn ends this many interquartile ranges beyond the quartiles (Tukey's far out, 1977):

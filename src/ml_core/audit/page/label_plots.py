@@ -18,7 +18,6 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from ml_core.audit.page.plot_style import (
     Floats,
     legend,
-    percent,
     percent_tick,
     short,
     split_lines,
@@ -32,6 +31,7 @@ from ml_core.page.figure_style import (
     TUMOUR_COLOR,
     house_figure,
 )
+from ml_core.page.text import percent
 
 MAX_STRETCHES, PATCHES_PER_STRETCH = 50, 50  # fewer patches in each would show only noise
 

@@ -50,11 +50,6 @@ def legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None
     )  # fmt: skip
 
 
-def percent(share: float) -> str:
-    """Return a share as percent with one decimal."""
-    return f"{100 * share:.1f} %"
-
-
 def percent_tick(share: float, _: int | None = None) -> str:
     """Return a share as percent for an axis."""
     return f"{100 * share:g} %"

@@ -82,6 +82,7 @@ def _rounded(rows: Tensor) -> Tensor:
 
 
 def _matmul(a: Tensor, b: Tensor, dims: Dims) -> Tensor:
+    # torch gives `apply` no types
     return _Matmul.apply(a, b, dims)  # type: ignore[no-untyped-call,no-any-return]
 
 
