@@ -1,0 +1,1 @@
+"""What would end a job, seen before it is submitted, in seconds and without torch."""
