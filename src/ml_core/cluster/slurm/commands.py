@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from ml_core.errors import ClusterError
 
@@ -31,11 +31,18 @@ class Refused(ClusterError):
         self.words = words
 
 
-def run(name: str, *arguments: str, timeout_s: float = 20.0, stdin: str | None = None) -> str:
+def run(
+    name: str,
+    *arguments: str,
+    timeout_s: float = 20.0,
+    stdin: str | None = None,
+    unset: Collection[str] = (),
+) -> str:
     """Return what the program `name` of Slurm prints; no shell is between, so nothing is expanded.
 
-    Raises ClusterError where it is not there, cannot be started or does not answer within
-    `timeout_s`, and Refused, which is one, where it ends with another exit code than 0.
+    It does not see the environment variables in `unset`. Raises ClusterError where it is not there,
+    cannot be started or does not answer within `timeout_s`, and Refused, which is one, where it
+    ends with another exit code than 0.
     """
     try:
         done = subprocess.run(
@@ -45,7 +52,11 @@ def run(name: str, *arguments: str, timeout_s: float = 20.0, stdin: str | None =
             encoding="utf-8",
             errors="replace",
             timeout=timeout_s,
-            env=environment_for_readers(os.environ),
+            env={
+                key: value
+                for key, value in environment_for_readers(os.environ).items()
+                if key not in unset
+            },
             check=False,
         )
     except FileNotFoundError as error:

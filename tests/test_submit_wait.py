@@ -1,0 +1,117 @@
+"""How `ml-core submit --wait` follows jobs to their end, and from which disks data are staged."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from fake_queue import FakeQueue
+
+from ml_core.cluster.submission import Submission, SubmittedJob
+from ml_core.errors import ClusterError
+from ml_core.pipeline.submitting.shared_disk import is_on_network
+from ml_core.pipeline.submitting.waiting import wait_for_jobs
+from ml_core.preflight.file_systems import parse_mounts
+
+
+@pytest.fixture
+def queue(tmp_path, monkeypatch):
+    fake = FakeQueue(tmp_path)
+    monkeypatch.setenv("PATH", f"{fake.bin_dir}:/usr/bin:/bin")
+    return fake
+
+
+@pytest.fixture
+def said(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("ml_core"), "propagate", True)
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+@pytest.fixture
+def follow(tmp_path):
+    """Wait for jobs, by id; an array is given as (id, number of tasks)."""
+
+    def follow(*ids, fine_codes=(0,), **options):
+        jobs = tuple(_job(each, tmp_path, fine_codes) for each in ids)
+        submission = Submission(
+            folder=tmp_path, command="ml-core submit ...", verb="train", user="root",
+            submitted_at="2026-11-22T22:07:52+00:00", cluster=None, profile="generic-cpu",
+            commit=None, jobs=jobs,
+        )  # fmt: skip
+        return wait_for_jobs(submission, **{"look_s": 0, "patience_s": 0, **options})
+
+    return follow
+
+
+def _job(each, folder: Path, fine_codes) -> SubmittedJob:
+    job_id, num_tasks = each if isinstance(each, tuple) else (each, None)
+    log = "job-%j.log" if num_tasks is None else "job-%A_%a.log"
+    return SubmittedJob(job_id, "job", num_tasks, f"{folder}/{log}", "submit it anew", fine_codes)
+
+
+def test_all_well_is_when_every_job_and_task_has_completed(queue, follow, said):
+    queue.show(j7="COMPLETED", j8_0="RUNNING", j8_1="COMPLETED")
+    queue.show_next(j7="COMPLETED", j8_0="COMPLETED", j8_1="COMPLETED")
+    assert follow("7", ("8", 2)) is True
+    told = [line.partition(":")[0] for line in said.messages]
+    assert told == ["7 (job)", "8_1 (job)", "8_0 (job)"]  # each once, as it ends
+
+
+def test_one_task_that_fails_is_told_with_its_error_and_all_is_not_well(
+    queue, follow, said, tmp_path
+):
+    (tmp_path / "job-8_1.log").write_text("epoch 1\nerror: disk is full.\n")
+    queue.show(j8_0="COMPLETED", j8_1="FAILED 2")
+    assert follow(("8", 2)) is False
+    assert "8_1 (job): it was refused: disk is full." in said.messages
+
+
+def test_what_an_audit_may_find_is_no_failure(queue, follow):
+    queue.show(j7="FAILED 3")
+    assert follow("7", fine_codes=(0, 3)) is True
+    assert follow("7") is False
+    queue.show(j7="FAILED 2", j8="FAILED 3")
+    assert follow("7", "8", fine_codes=(0, 3)) is False
+
+
+def test_a_job_that_is_put_back_a_moment_later_is_not_told_as_ended(queue, follow, said):
+    queue.show(j7="NODE_FAIL")
+    queue.show_next(j7="COMPLETED")
+    assert follow("7") is True
+    assert len(said.messages) == 1
+
+
+def test_a_cancelled_chain_is_over_though_some_of_it_never_started(queue, follow, said):
+    queue.show(j7="CANCELLED", **{"j8_0-1": "CANCELLED"})
+    assert follow("7", ("8", 2)) is False
+    assert [line[:18] for line in said.messages] == ["7 (job): it was ca", "8_[0-1] (job): it "]
+
+
+def test_a_job_that_slurm_has_forgotten_is_told_from_its_log(queue, follow, said, tmp_path):
+    (tmp_path / "job-7.log").write_text("error: no such split.\n")
+    assert follow("7") is False
+    assert "Slurm has forgotten how it ended" in said.text
+    assert "no such split" in said.text
+
+
+def test_a_controller_that_is_away_is_waited_for(queue, follow, said):
+    queue.show(j7="COMPLETED")
+    queue.go_down("once")
+    assert follow("7", patience_s=60) is True
+    assert "controller cannot be reached" in said.text
+    queue.go_down("for good")
+    with pytest.raises(ClusterError, match="controller cannot be reached"):
+        follow("7", patience_s=0)
+
+
+@pytest.mark.parametrize(
+    ("folder", "staged"),
+    [("/data/pcam", True), ("/scratch local/pcam", False), ("/gpfs/pcam", True), ("/x", False)],
+)
+def test_data_are_staged_from_disks_that_are_shared(folder, staged):
+    mounts = parse_mounts(
+        "/dev/sda1 / ext4 rw 0 0\nserver:/data /data nfs4 rw 0 0\n"
+        "/dev/sdb1 /scratch\\040local xfs rw 0 0\ngpfs1 /gpfs gpfs rw 0 0\n"
+    )
+    assert is_on_network(Path(folder), mounts) is staged
+    assert is_on_network(Path(folder), []) is False  # a system that does not tell
