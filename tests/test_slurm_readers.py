@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from ml_core.cluster import job_script
 from ml_core.cluster.slurm import (
     ExitCode,
     Job,
@@ -30,16 +31,26 @@ from ml_core.cluster.slurm import (
     why_ended,
     why_pending,
 )
-from ml_core.cluster.slurm.accounting import parse_usage
+from ml_core.cluster.slurm.accounting import USAGE_FIELDS, parse_usage
 from ml_core.cluster.slurm.jobs import parse_jobs
+from ml_core.cluster.slurm.log_tail import read_tail
 from ml_core.cluster.slurm.partitions import parse_nodes, parse_partitions
 from ml_core.errors import ClusterError
 
 RECORDED = Path(__file__).parent / "slurm" / "recorded"
 
 
+NUM_LATER_FIELDS = len(USAGE_FIELDS) - USAGE_FIELDS.index("Partition")
+
+
 def recorded(name: str) -> str:
-    return (RECORDED / f"readers_{name}.txt").read_text(encoding="utf-8")
+    text = (RECORDED / f"readers_{name}.txt").read_text(encoding="utf-8")
+    return as_asked_now(text) if name == "usage" else text
+
+
+def as_asked_now(usage: str) -> str:
+    """Return accounts that were recorded before the last fields were asked for, these empty."""
+    return usage.replace("\n", fields.FIELD_END * NUM_LATER_FIELDS + "\n")
 
 
 @pytest.fixture
@@ -441,12 +452,17 @@ def test_usage_joins_what_a_job_was_given_with_what_its_steps_used(usage):
     assert used.mem_efficiency == pytest.approx(156.24609375 / 200)
 
 
+def accounts(*rows: list[str]) -> str:
+    """Return rows of the first fields as sacct prints them."""
+    return as_asked_now("".join(fields.FIELD_END.join(row) + "\n" for row in rows))
+
+
 def test_memory_of_several_tasks_is_their_sum_and_gpus_are_told():
     step = ["7.0", "COMPLETED", "0:0", "", "60", "4", "1-00:00:02", "1048576", "",
             "cpu=4", "cpu=1,gres/gpumem=9,gres/gpuutil=150,mem=3145728", "n[1-2]"]  # fmt: skip
     own = ["7", "COMPLETED", "0:0", "0:0", "60", "4", "1-00:00:02.5", "", "4096M",
            "cpu=4,gres/gpu:a100=2,gres/gpu=2,mem=8G", "", "n[1-2]"]  # fmt: skip
-    used = parse_usage("\n".join(fields.FIELD_END.join(row) for row in (own, step)))["7"]
+    used = parse_usage(accounts(own, step))["7"]
     assert (used.cpu_s, used.max_rss_mb, used.asked_mem_mb) == (86_402.5, 3, 8192)
     assert (used.gpus, used.gpu_percent) == ({"a100": 2}, 150)
 
@@ -473,8 +489,24 @@ def test_usage_has_the_ids_of_jobs(jobs, usage):
 def test_an_absurd_memory_is_none():
     row = ["7", "CANCELLED by 1000", "0:0", "0:0", "0", "1", "00:00:00", "",
            "18446744073709551616.00M", "", "", "None assigned"]  # fmt: skip
-    used = parse_usage(fields.FIELD_END.join(row))["7"]
+    used = parse_usage(accounts(row))["7"]
     assert (used.asked_mem_mb, used.nodes, used.cancelled_by) == (None, None, 1000)
+
+
+def test_a_name_with_a_newline_takes_no_other_field_with_it():
+    text = as_asked_now(fields.FIELD_END.join(["8", "COMPLETED", *[""] * 10]) + "\n")
+    used = parse_usage(text.replace("\n", "two\nlines\n"))
+    assert (list(used), used["8"].name) == (["8"], "two")
+
+
+def test_usage_has_names_times_and_tasks():
+    text = (RECORDED / "listed_after_sacct.txt").read_text(encoding="utf-8")
+    used = parse_usage(text)["1"]
+    assert (used.name, used.user, used.partition, used.limit_s) == ("overrun", "root", "long", 60)
+    assert (used.started, used.ended) == (
+        datetime(2026, 11, 23, 0, 28, 35), datetime(2026, 11, 23, 0, 30, 4),
+    )  # fmt: skip
+    assert used.num_tasks == 1
 
 
 def test_without_accounting_there_is_no_usage(program):
@@ -483,7 +515,11 @@ def test_without_accounting_there_is_no_usage(program):
 
 
 def test_usage_is_asked_for_by_id(program, usage):
-    program("sacct", f"cat {RECORDED}/readers_usage.txt")
+    later = fields.FIELD_END * NUM_LATER_FIELDS
+    program(
+        "sacct",
+        f'while read -r line; do echo "$line{later}"; done <{RECORDED}/readers_usage.txt',
+    )
     assert read_usage(["100", "137_1"]) == usage
 
 
@@ -498,7 +534,7 @@ def test_usage_is_asked_for_by_id(program, usage):
         ("w-config", "it asks for more than short has or allows"),
         ("w-mem", "it asks for more memory than long gives: scancel 121 and ask for less."),
         ("w-down", "partition down takes no jobs now"),
-        ("w-account", "the machines that it could run on are down or reserved"),
+        ("w-account", "the machines that it could run on are busy, down or reserved"),
         ("w-held", "its owner holds it: scontrol release 124."),
         ("w-admin", "an administrator holds it"),
         (
@@ -507,7 +543,7 @@ def test_usage_is_asked_for_by_id(program, usage):
         ),
         ("w-requeued", "it was stopped and is put back; Slurm waits a moment before it starts it"),
         ("w-never", "the job it waits for has ended otherwise than it needs, so it will never"),
-        ("w-dependency", "it waits for another job (afterok:138(unfulfilled)): wait."),
+        ("w-dependency", "it waits for job 138 to end well: wait."),
         ("w-resources", "it is among the next: wait until enough of long is free. Slurm expects"),
         ("w-priority", "jobs of a higher priority are before it in long: wait. Slurm expects to"),
         ("w-array2", "as many tasks of its array run as it allows at once"),
@@ -548,6 +584,21 @@ def test_a_waiting_job_says_why_and_what_to_do(jobs, name, told):
 )  # fmt: skip
 def test_documented_reasons_are_explained_and_others_passed_on(jobs, reason, told):
     assert why_pending(replace(jobs["118"], reason=reason)).startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("dependency", "told"),
+    [
+        ("afterany:7_*(unfulfilled),afterok:8_3(unfulfilled)", "job 7 to end, job 8_3 to end well"),
+        ("afterok:7(failed)?afterok:8(unfulfilled)", "job 8 to end well"),
+        ("after:7+30(unfulfilled)", "job 7 to start"),
+        ("singleton(unfulfilled)", "another job (singleton(unfulfilled))"),
+        (None, "another job"),
+    ],
+)
+def test_what_a_job_waits_for_is_told_in_words(jobs, dependency, told):
+    job = replace(jobs["143"], dependency=dependency)
+    assert why_pending(job) == f"it waits for {told}: wait."
 
 
 def test_reasons_as_scontrol_writes_them_are_the_same(jobs):
@@ -648,6 +699,86 @@ def test_what_an_earlier_start_left_in_the_log_does_not_count():
     assert why_ended(None, None, "".join(starts)).startswith("it was cancelled")
 
 
+def script_says(text: str) -> str:
+    """Return a line as our script writes it."""
+    return f"2026-11-22T21:55:32  {text}\n"
+
+
+def test_the_words_that_are_looked_for_are_those_of_the_script():
+    shell = Path(job_script.__file__).parent / "shell"
+    script = (shell / "job.sh").read_text() + (shell / "work.sh").read_text()
+    assert 'say() { printf \'%s  %s\\n\' "$(date +%FT%T)" "$*"; }' in script
+    assert 'say "job $job, start $((restarts + 1)), on $SLURM_JOB_NODELIST' in script
+    assert 'say "ml-core ended with exit code $code after $((SECONDS - began)) s, job $' in script
+    assert "failed on $left_out and not tried again;" in (shell / "nodes.sh").read_text()
+
+
+@pytest.mark.parametrize(
+    ("log", "told"),
+    [
+        ("ml-core ended with exit code 0 after 9 s, job RUNNING", "it ran to its end."),
+        ("ml-core ended with exit code 0 after 9 s, job state unknown", "it ran to its end."),
+        ("ml-core ended with exit code 0 after 9 s, job PENDING", "Slurm has forgotten how it"),
+        ("ml-core ended with exit code 130 after 9 s, job RUNNING", "it was interrupted, and sav"),
+        ("ml-core ended with exit code 7 after 9 s, job RUNNING", "it ended with exit code 7: bye"),
+    ],
+)
+def test_the_scripts_last_words_tell_the_end_where_slurm_has_forgotten(log, told):
+    assert why_ended(None, None, "bye\n" + script_says(log)).startswith(told)
+
+
+def test_a_start_that_the_script_notes_ends_what_counts_of_an_earlier_one():
+    begins = script_says("job 5, start 2, on n2, must end at 2026-11-23T00:34:17")
+    lost = "srun: error: Node failure on n1\n"
+    done = script_says("ml-core ended with exit code 0 after 9 s, job RUNNING")
+    assert why_ended(None, None, lost + begins + done) == "it ran to its end."
+
+
+def test_the_script_giving_up_is_not_the_first_cause(jobs):
+    log = "error: no GPU answers\nerror: failed on n1,n2 and not tried again; what came first\n"
+    told = why_ended(replace(jobs["101"], exit_code=ExitCode(1)), None, log)
+    assert told == "it ended with exit code 1: no GPU answers"
+
+
+def test_a_job_warned_too_late_says_what_the_script_found(jobs):
+    log = "error: the time limit came before anything was saved, as it would again: ask for more\n"
+    told = why_ended(replace(jobs["101"], exit_code=ExitCode(138)), None, log)
+    assert told.startswith("it was ended by SIGUSR1: the time limit came before anything was saved")
+
+
+def test_a_wrong_option_is_told_in_the_words_of_the_command_line(jobs):
+    log = "Usage: ml-core train [OPTIONS]\n\nError: No such option: --epoch\n"
+    assert why_ended(jobs["102"], None, log) == "it was refused: No such option: --epoch"
+
+
+@pytest.mark.parametrize("source", ["squeue", "sacct", "sacct alone"])
+def test_a_job_whose_predecessor_failed_was_cancelled_by_slurm_and_names_it(jobs, usage, source):
+    cancelled = {"state": "CANCELLED", "elapsed_s": 0}
+    job = replace(jobs["128"], **cancelled)
+    used = replace(usage["127"], **cancelled, cancelled_by=None, reason="Dependency")
+    if source == "squeue":
+        told = why_ended(job, used)
+    else:
+        told = why_ended(None, used, before="102" if source == "sacct" else None)
+    which = "" if source == "sacct alone" else " (102)"
+    assert told == f"the job before it failed{which}: mend that one, and submit both again."
+
+
+def test_a_job_cancelled_within_its_first_second_had_started(jobs, usage):
+    begun = replace(jobs["114"], elapsed_s=0), replace(usage["114"], elapsed_s=0)
+    assert why_ended(*begun).startswith("it was cancelled by root: if that was not meant")
+
+
+def test_a_requeued_job_cancelled_while_it_waits_had_started_before(jobs):
+    waiting = replace(jobs["127"], restarts=1)
+    assert why_ended(waiting) == "it was cancelled before it started again."
+
+
+def test_a_dependent_job_that_its_owner_cancels_was_cancelled_by_its_owner(usage):
+    used = replace(usage["127"], reason="Dependency")
+    assert why_ended(None, used) == "it was cancelled by root before it started."
+
+
 @pytest.mark.parametrize(
     ("code", "told"),
     [
@@ -705,10 +836,17 @@ def test_each_kind_of_end_is_told_from_what_slurm_wrote_into_the_log(how, told):
 @pytest.mark.parametrize("name", ["jobs_waiting", "jobs_requeued"])
 def test_every_job_of_the_test_cluster_is_explained(name):
     text = (RECORDED / f"{name}.txt").read_text(encoding="utf-8")
-    usage = parse_usage((RECORDED / "usage.txt").read_text(encoding="utf-8"))
+    usage = parse_usage(as_asked_now((RECORDED / "usage.txt").read_text(encoding="utf-8")))
     jobs = parse_jobs(text)
     assert len(jobs) == text.count(fields.RECORD_END) > 10
     told = [why_pending(job) for job in jobs if job.is_waiting]
     told += [why_ended(job, usage.get(job.id)) for job in jobs if job.has_ended]
     passed_on = [why for why in told if why.startswith("Slurm says: ")]
     assert all("account" in why for why in passed_on)  # a sentence of Slurm's own
+
+
+def test_of_an_error_with_a_list_below_it_the_words_that_announce_the_list_are_left_out():
+    log = "error: there is no champion: x does not beat all. Not above 0 are:\n  roc_auc of prior\n"
+    assert read_tail(log).error == "there is no champion: x does not beat all."
+    assert read_tail("error: wrong: a: b\n").error == "wrong: a: b"
+    assert read_tail("error: these are wrong:\n  a\n").error == "these are wrong:"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from ml_core.cluster.slurm import fields
 from ml_core.cluster.slurm.commands import Refused, run
@@ -12,7 +13,9 @@ from ml_core.cluster.slurm.jobs import ENDED, ExitCode, comma_list
 
 USAGE_FIELDS = (
     "JobID", "State", "ExitCode", "DerivedExitCode", "ElapsedRaw", "AllocCPUS", "TotalCPU",
-    "MaxRSS", "ReqMem", "AllocTRES", "TRESUsageInTot", "NodeList",
+    "MaxRSS", "ReqMem", "AllocTRES", "TRESUsageInTot", "NodeList", "Partition", "User", "Submit",
+    "Start", "End", "Timelimit", "Reason", "NTasks",
+    "JobName",  # last: one with a newline in it ends here, and the rest is no row
 )  # fmt: skip
 _ABSURD_MB = 2**40  # sacct 22.05 says 18446744073709551616.00M where no node had been found
 _NO_ACCOUNTS = "accounting storage is disabled"
@@ -38,6 +41,15 @@ class Usage:
     gpus: dict[str, int] = field(default_factory=dict)  # {type: n}, of all nodes
     gpu_percent: float | None = None
     nodes: str | None = None
+    num_tasks: int = 1  # of the step that had most
+    name: str = ""
+    user: str | None = None
+    partition: str | None = None
+    submitted: datetime | None = None  # these are of the cluster's zone
+    started: datetime | None = None
+    ended: datetime | None = None
+    limit_s: int | None = None
+    reason: str | None = None  # why it waited before it started, as in `reasons`
 
     @property
     def has_ended(self) -> bool:
@@ -106,6 +118,15 @@ def _usage(job: str, own: dict[str, str], steps: list[dict[str, str]]) -> Usage:
         gpus=fields.gpus_of_tres(own["AllocTRES"]),
         gpu_percent=_largest([float(load) for load in loads if load.isdecimal()]),
         nodes=fields.text_or_none(own["NodeList"].replace("None assigned", "")),
+        num_tasks=max([int(step["NTasks"] or 1) for step in steps], default=1),
+        name=own["JobName"],
+        user=fields.text_or_none(own["User"]),
+        partition=fields.text_or_none(own["Partition"]),
+        submitted=fields.when(own["Submit"]),
+        started=fields.when(own["Start"]),
+        ended=fields.when(own["End"]),
+        limit_s=fields.seconds(own["Timelimit"]),
+        reason=fields.text_or_none(own["Reason"]),
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pwd
+import re
 import signal
 
 from ml_core.cluster.slurm.accounting import Usage
-from ml_core.cluster.slurm.fields import duration
+from ml_core.cluster.slurm.fields import duration, size
 from ml_core.cluster.slurm.jobs import ExitCode, Job
 from ml_core.cluster.slurm.log_tail import LogTail, read_tail
 
@@ -16,6 +17,7 @@ _SHELL = {
     "environment it loads exist on the machines too",
 }
 _KILLED_FOR_MEMORY = signal.SIGKILL
+_FAILED_BEFORE = re.compile(r"(\d+(?:_(?:\d+|\*))?)\(failed\)")  # "afterok:12(failed),afterok:13_*"
 
 
 def why_ended(
@@ -23,12 +25,14 @@ def why_ended(
     usage: Usage | None = None,
     log_tail: str = "",
     go_on: str = "submit it again",
+    before: str | None = None,
 ) -> str:
     """Return in one sentence why a job ended and what to do, from whatever is left of it.
 
     `job` is what squeue still knows, `usage` what sacct does, `log_tail` the end of its log, which
-    may hold the ends of earlier starts too; `go_on` is how this job is taken up again, ``ml-core
-    train --resume RUN`` or the like. Raises ValueError when the job has not ended.
+    may hold the ends of earlier starts too; `go_on` is how this job is taken up again, in words;
+    `before` the job it waited for, where Slurm may have forgotten. Raises ValueError when the job
+    has not ended.
     """
     log = read_tail(log_tail)
     state = _state(job, usage, log)
@@ -38,9 +42,10 @@ def why_ended(
     if log.out_of_memory or state == "OUT_OF_MEMORY":
         return _out_of_memory(usage)
     if state == "CANCELLED":
-        return _cancelled(job, usage, go_on)
+        return _cancelled(job, usage, go_on, before)
     if state in ("TIMEOUT", "DEADLINE"):
-        limit = "" if job is None or job.limit_s is None else f" of {duration(job.limit_s)}"
+        limits = [each.limit_s for each in (job, usage) if each is not None]
+        limit = f" of {duration(limits[0])}" if limits and limits[0] else ""
         return f"it reached its time limit{limit}: {go_on}, perhaps with more time."
     if state in ("NODE_FAIL", "BOOT_FAIL"):
         where = _nodes(job, usage)
@@ -73,18 +78,36 @@ def _exit_code(job: Job | None, usage: Usage | None, log: LogTail) -> ExitCode |
 def _out_of_memory(usage: Usage | None) -> str:
     told = ""
     if usage is not None and usage.asked_mem_mb is not None:
-        told = f": {usage.asked_mem_mb:.0f} MB were asked for"
+        told = f": {size(usage.asked_mem_mb)} were asked for"
         if usage.max_rss_mb is not None:
-            told += f", and it was last seen using {usage.max_rss_mb:.0f} MB"
+            told += f", and it was last seen using {size(usage.max_rss_mb)}"
     return f"it ran out of memory{told}. Submit it with more, or with fewer workers."
 
 
-def _cancelled(job: Job | None, usage: Usage | None, go_on: str) -> str:
+def _cancelled(job: Job | None, usage: Usage | None, go_on: str, before: str | None) -> str:
+    if _waited_in_vain(job, usage):
+        failed = ", ".join(_FAILED_BEFORE.findall(job.dependency or "")) if job else ""
+        which = failed or before
+        told = f" ({which})" if which else ""
+        return f"the job before it failed{told}: mend that one, and submit both again."
     who = "" if usage is None or usage.cancelled_by is None else f" by {_user(usage.cancelled_by)}"
-    elapsed_s = max((told.elapsed_s for told in (job, usage) if told is not None), default=None)
-    if elapsed_s == 0:
-        return f"it was cancelled{who} before it started."
+    if not any(told.nodes for told in (job, usage) if told is not None) and (job or usage):
+        again = " again" if job is not None and job.restarts else ""
+        return f"it was cancelled{who} before it started{again}."
     return f"it was cancelled{who}: if that was not meant, {go_on}."
+
+
+def _waited_in_vain(job: Job | None, usage: Usage | None) -> bool:
+    """Return whether Slurm itself cancelled it, since the job it waited for ended otherwise.
+
+    With --kill-on-invalid-dep, 22.05 then tells squeue "DependencyNeverSatisfied", and sacct
+    "CANCELLED" by nobody, with the reason "Dependency".
+    """
+    if job is not None:
+        return job.reason == "DependencyNeverSatisfied"
+    if usage is None or usage.cancelled_by is not None or usage.elapsed_s:
+        return False
+    return usage.reason in ("Dependency", "DependencyNeverSatisfied")
 
 
 def _user(number: int) -> str:
@@ -148,4 +171,4 @@ def _of_signal(number: int, log: LogTail, go_on: str) -> str:
         )
     if name in ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT"):
         return f"the program crashed ({name}): {_or_log(log.error or log.last_line)}"
-    return f"it was ended by {name}: {go_on}."
+    return f"it was ended by {name}: {log.error or f'{go_on}.'}"

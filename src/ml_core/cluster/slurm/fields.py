@@ -74,6 +74,12 @@ def megabytes(text: str) -> float | None:
     return None if match is None else float(match[1]) * _IN_MB[match[2]]
 
 
+def size(megabytes: float) -> str:
+    """Return ``60 MB`` or ``1.5 GB``, of 1024 each, as Slurm counts."""
+    gb = megabytes / _IN_MB["G"]
+    return f"{megabytes:.0f} MB" if gb < 1 else f"{gb:.1f}".removesuffix(".0") + " GB"
+
+
 def resident_megabytes(text: str) -> float | None:
     """Return a size as ``sacct --noconvert`` prints what was used, in MiB: bytes, or a letter."""
     return int(text) / 2**20 if text.isdecimal() else megabytes(text)

@@ -1,4 +1,4 @@
-"""What the end of a job's log tells: Slurm's own notices, our errors, a traceback's last line."""
+"""What the end of a job's log tells: Slurm's notices, our script's, our errors, a traceback."""
 
 from __future__ import annotations
 
@@ -31,9 +31,15 @@ _NODE_LOST = re.compile(r"^srun: error: Node failure on ")
 # "srun: error: n1: task 0: Exited with exit code 2", or the name of a signal: "... task 0: Killed"
 _TASK_END = re.compile(r"^srun: error: \S+: tasks? \S+: (?:Exited with exit code (\d+)|(.+))$")
 _SIGNALS = {signal.strsignal(number): int(number) for number in signal.valid_signals()}
-_OURS = re.compile(r"^error: (.+)")
-# what the others say when one rank has died: not the first cause
-_OTHER_RANKS = re.compile(r"^rank \d+ of \d+ cannot go on:")
+_OURS = re.compile(r"^[Ee]rror: (.+)")  # with E of a wrong option
+_LIST_AHEAD = re.compile(r"(?<=[.;]) [^.;]*:$")  # "... Not above 0 are:", with a line each below
+# What the others say when one rank has died, and the script once it gives up: not the first cause.
+_LATER = re.compile(r"^rank \d+ of \d+ cannot go on:|^failed on \S+ and not tried again;")
+# What our script says of itself, and of them its first and last words; see cluster/shell.
+_SCRIPT = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d  (?P<said>.*)")
+_BEGINS = re.compile(r"job \S+, start \d+, on ")
+_WORK_END = re.compile(r"ml-core ended with exit code (\d+) after \d+ s, job (\w+)")
+_STILL_OURS = ("RUNNING", "SIGNALING", "state")  # "state unknown"
 _RAISED = re.compile(r"^[A-Za-z_][\w.]*(?:: .*)?$")
 
 
@@ -42,7 +48,7 @@ class LogTail:
     """What the last start of a job left in its log; None for what is not there."""
 
     state: str | None
-    exit_code: ExitCode | None  # of the first task of srun that failed: it may have ended others
+    exit_code: ExitCode | None  # of the first task that failed: it may have ended others
     out_of_memory: bool
     error: str | None
     traceback: str | None  # its last line, which names the error
@@ -53,12 +59,15 @@ def read_tail(text: str) -> LogTail:
     """Return what `text`, the end of a log, tells of the job's last start."""
     lines = _of_last_start([line.rstrip() for line in text.splitlines()])
     ends = [_task_end(match) for match in map(_TASK_END.match, lines) if match]
-    ours = [match[1] for match in map(_OURS.match, lines) if match]
-    causes = [error for error in ours if not _OTHER_RANKS.match(error)] or ours
-    said = [line for line in lines if line and not line.startswith(("slurmstepd", "srun:"))]
+    code = _code_of_work(lines)
+    ours = [_LIST_AHEAD.sub("", match[1]) for match in map(_OURS.match, lines) if match]
+    causes = [error for error in ours if not _LATER.match(error)] or ours
+    notices = ("slurmstepd", "srun:")
+    said = [line for line in lines if not (line.startswith(notices) or _SCRIPT.match(line))]
+    said = [line for line in said if line]
     return LogTail(
-        state=_state(lines),
-        exit_code=next((end for end in ends if end is not None), None),
+        state=_state(lines) or ("COMPLETED" if code == 0 else None),
+        exit_code=next((end for end in ends if end is not None), _exit_code(code)),
         out_of_memory=any(_OUT_OF_MEMORY.search(line) for line in lines),
         error=causes[-1] if causes else None,
         traceback=_raised(lines),
@@ -67,10 +76,27 @@ def read_tail(text: str) -> LogTail:
 
 
 def _of_last_start(lines: list[str]) -> list[str]:
-    """Return the lines after the last notice that the job was put back: logs are appended to."""
-    matches = ((number, _NOTICE.match(line)) for number, line in enumerate(lines))
-    put_back = [number for number, match in matches if match and match[2] == _REQUEUED]
-    return lines[put_back[-1] + 1 :] if put_back else lines
+    """Return the lines since the job was last put back or begun: logs are appended to."""
+    since = 0
+    for number, line in enumerate(lines):
+        notice = _NOTICE.match(line)
+        if notice and notice[2] == _REQUEUED:
+            since = number + 1
+        elif _BEGINS.match(_words_of_script(line)):
+            since = number
+    return lines[since:]
+
+
+def _words_of_script(line: str) -> str:
+    match = _SCRIPT.match(line)
+    return match["said"] if match else ""
+
+
+def _code_of_work(lines: list[str]) -> int | None:
+    """Return the exit code that our script noted, None where Slurm had taken the job away."""
+    ends = [_WORK_END.match(_words_of_script(line)) for line in lines]
+    codes = [int(end[1]) for end in ends if end and end[2] in _STILL_OURS]
+    return codes[-1] if codes else None
 
 
 def _state(lines: list[str]) -> str | None:
@@ -86,6 +112,10 @@ def _state(lines: list[str]) -> str | None:
     if named:
         return named[-1]
     return "CANCELLED" if ("JOB", None) in notices else None
+
+
+def _exit_code(code: int | None) -> ExitCode | None:
+    return ExitCode(code) if code else None
 
 
 def _task_end(match: re.Match[str]) -> ExitCode | None:

@@ -13,7 +13,7 @@ from ml_core.cluster.slurm.jobs import Job
 _REASONS = {
     "Priority": "jobs of a higher priority are before it in {partition}: wait",
     "Resources": "it is among the next: wait until enough of {partition} is free",
-    "Dependency": "it waits for another job ({dependency}): wait",
+    "Dependency": "it waits for {dependency}: wait",
     "DependencyNeverSatisfied": (
         "the job it waits for has ended otherwise than it needs, so it will never start: "
         "scancel {id}, mend that one, and submit both again"
@@ -93,6 +93,12 @@ _REASONS = {
     "WaitingForScheduling": "the scheduler has not looked at it yet: ask again in a minute",
     "None": "the scheduler has not looked at it yet: ask again in a minute",
 }
+# "afterok:12(unfulfilled),afterany:13_*(unfulfilled)", and what each kind waits for, from sbatch(1)
+_DEPENDENCY = re.compile(r"(after\w*):([\d_*]+)(?:\+\d+)?\(unfulfilled\)")
+_AWAITED = {
+    "after": "to start", "afterany": "to end", "afterok": "to end well",
+    "afternotok": "to fail", "aftercorr": "to end well, task by task",
+}  # fmt: skip
 # "AssocGrpCPUMinutesLimit", "QOSMaxGRESPerUser", "MaxJobsPerAccount", "QOSMinCpuNotSatisfied"
 _LIMIT = re.compile(
     r"(?P<who>Assoc|QOS|)(?P<kind>Grp|Max|Min)(?P<what>[A-Z][A-Za-z]*?)"
@@ -120,18 +126,30 @@ def why_pending(job: Job) -> str:
     elif code == "BeginTime" and job.restarts:
         told = "it was stopped and is put back; Slurm waits a moment before it starts it again"
     elif reason.startswith("Nodes required for job are DOWN"):
-        told = "the machines that it could run on are down or reserved: wait, or ask for others"
+        # 22.05 says so too where they are only busy, as when the job names its machines
+        told = (
+            "the machines that it could run on are busy, down or reserved: wait, or ask for others"
+        )
     elif reason in _REASONS:
         told = _REASONS[reason].format(
             id=job.id,
             partition=job.partition,
             num_nodes=job.num_nodes,
             limit="any length" if job.limit_s is None else duration(job.limit_s),
-            dependency=job.dependency or "not told which",
+            dependency=_awaited(job.dependency or ""),
         )
     else:
         told = _limit(code) or f"Slurm says: {reason}"
     return f"{told}.{_expected(job)}"
+
+
+def _awaited(dependency: str) -> str:
+    """Return ``job 12 to end well, job 13 to end`` for what squeue lists as not yet fulfilled."""
+    awaited = [
+        f"job {job.removesuffix('_*')} {_AWAITED.get(kind, f'({kind})')}"
+        for kind, job in _DEPENDENCY.findall(dependency)
+    ]
+    return ", ".join(awaited) or f"another job{dependency and f' ({dependency})'}"
 
 
 def _machines_not_free(detail: str) -> str:
