@@ -28,7 +28,7 @@ PYTHON = """\
 [[ $PYTHON_STARTS == yes ]] || exit 127
 case "$1 $2" in
   "-c "*) exec {real} -S "$@" ;;
-  "-m ml_core.cluster.run_of_job") exec {real} "$@" ;;
+  "-m ml_core.cluster."*) exec {real} "$@" ;;
   "-m ml_core") shift 2 ;;
 esac
 if [[ "$1 $2" == "data stage" ]]; then printf '%s\\0' "$@" >"$STAGED"; exit "$STAGE_CODE"; fi

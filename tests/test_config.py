@@ -121,9 +121,13 @@ def test_paths_given_with_set_are_relative_to_where_the_command_is_typed(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    overrides = ("data.data_path=mine", "output_dir=out", "tracking.mlflow_uri=sqlite:///m.db")
+    overrides = (
+        "data.data_path=mine", "data.local_copy=copy", "output_dir=out",
+        "tracking.mlflow_uri=sqlite:///m.db",
+    )  # fmt: skip
     config = Config.load(write(MINIMAL), overrides)
     assert config.data.data_path == elsewhere / "mine"
+    assert config.data.local_copy == elsewhere / "copy"
     assert config.output_dir == elsewhere / "out"
     assert config.tracking.mlflow_uri == f"sqlite:///{elsewhere}/m.db"
     assert Config.load(write(MINIMAL), ["training.save_dir=s"]).output_dir == elsewhere / "s"

@@ -191,14 +191,10 @@ def test_the_audit_is_looked_for_where_the_config_says(folder, tmp_path):
     assert not (folder / "audit").exists()
 
 
-def test_an_audit_of_the_source_holds_for_a_staged_copy(damaged, tmp_path, caplog):
+def test_an_audit_of_the_source_holds_for_a_staged_copy(damaged, tmp_path):
     audit(damaged)
-    with caplog.at_level("INFO", "ml_core"):
-        data_stage(damaged, tmp_path / "local")
-    assert f"--set data.audit_dir={damaged / 'audit'}" in caplog.text
-    _, record = train_once(
-        tmp_path / "local", audit_dir=str(damaged / "audit"), on_findings="exclude"
-    )
+    data_stage(damaged, tmp_path / "local")
+    _, record = train_once(damaged, local_copy=str(tmp_path / "local"), on_findings="exclude")
     assert record.audit["mode"] == "full"
     assert record.data["train"]["num_excluded"] == len(DAMAGED)
 

@@ -149,7 +149,7 @@ def test_a_manifest_that_is_not_there_is_named(folder, tmp_path):
 def test_stage_says_what_to_train_from(folder, tmp_path, lines):
     data_manifest(folder)
     staged = data_stage(folder, tmp_path / "local")
-    assert f"--set data.data_path={tmp_path / 'local'}" in lines.text
+    assert f"--set data.local_copy={tmp_path / 'local'}" in lines.text
     assert len(staged["copied"]) == 5 and staged["reused"] == []
     assert data_verify(tmp_path / "local")["files"] == dict.fromkeys(
         sorted(name for name in staged["copied"] if name != "dataset.json"), "ok"

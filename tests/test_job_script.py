@@ -19,10 +19,12 @@ from ml_core.cluster.interpreter import find_interpreter
 from ml_core.cluster.job_request import JobRequest
 from ml_core.cluster.job_script import render_script
 from ml_core.cluster.profile import Profile, list_profiles, load_profile
-from ml_core.cluster.run_of_job import run_of_job
-from ml_core.errors import ClusterError, ConfigError
+from ml_core.cluster.run_of_job import give_up_empty_runs, run_of_job
+from ml_core.cluster.same_code import other_code
+from ml_core.errors import ClusterError, ConfigError, RunError
 from ml_core.lease import Lease
-from ml_core.runs import RunDir
+from ml_core.reproducibility.code import source_digest
+from ml_core.runs import RunDir, RunRecord
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 HOSTILE = ["a b", "it's", '"', "$(touch pwned)", "`touch pwned`", "; touch pwned", "new\nline", "*"]
@@ -39,7 +41,12 @@ TUNE = ("tune", "--resume", "/runs/pcam_cnn/study-1", "--workers", "1")
 SHOWN = {
     "single": (ONE, "generic-cpu"),
     "gpu-staged-resumed": (
-        dataclasses.replace(ONE, stage=Path("/data/pcam"), resume_dir=Path("/runs/pcam_cnn")),
+        dataclasses.replace(
+            ONE,
+            stage=Path("/data/pcam"),
+            resume_dir=Path("/runs/pcam_cnn"),
+            code_sha256="5a" * 32,
+        ),
         "snellius-gpu",
     ),
     "array-of-seeds": (
@@ -166,6 +173,7 @@ def test_an_unknown_profile_names_those_there_are():
         ({"folder": Path("/jobs/a\nb")}, "control character"),
         ({"stage": Path("/data/a\\b")}, "backslash"),
         ({"gpus": "many"}, "gpus 'many' cannot be given to Slurm; allowed: a number"),
+        ({"code_sha256": "$(touch pwned)"}, "64 of the digits 0-9 and a-f"),
         ({"nodes": 0}, "nodes is 0; allowed is a whole number from 1 on"),
     ],
 )
@@ -477,7 +485,7 @@ def test_data_are_copied_to_the_node_and_read_there(run_script, tmp_path):
     ended = run_script(stage=Path("/data/pcam"), variables={"TMPDIR": str(tmp_path)})
     _, _, source, copy = ended.staged
     assert (source, Path(copy).parent) == ("/data/pcam", tmp_path)
-    assert ended.words[2:] == ["--set", f"data.data_path={copy}"]
+    assert ended.words[2:] == ["--set", f"data.local_copy={copy}"]
 
 
 @pytest.mark.parametrize(
@@ -488,6 +496,22 @@ def test_data_that_cannot_be_copied_are_read_where_they_lie(run_script, tmp_path
     ended = run_script(stage=Path("/data/pcam"), variables=variables)
     assert (ended.code, ended.words) == (0, ["train", "/data/pcam_cnn.yaml"])
     assert "the data are read where they lie: /data/pcam" in ended.log
+
+
+def test_a_job_says_in_its_log_that_the_code_was_changed_while_it_waited(run_script):
+    ended = run_script(code_sha256=source_digest())
+    assert (ended.code, "warning" in ended.log) == (0, False)
+    ended = run_script(code_sha256="0" * 64)
+    assert (ended.code, ended.words) == (0, ["train", "/data/pcam_cnn.yaml"])
+    assert "changed after this was submitted (its SHA-256 was 000000000000" in ended.log
+
+
+def test_other_code_is_another_file_in_the_package(tmp_path):
+    (tmp_path / "code.py").write_text("seed = 1\n")
+    submitted = source_digest(tmp_path)
+    assert other_code(submitted, tmp_path) is None
+    (tmp_path / "code.py").write_text("seed = 2\n")
+    assert f"the code in {tmp_path} was changed" in str(other_code(submitted, tmp_path))
 
 
 def test_ranks_on_several_nodes_are_told_where_to_meet(run_script):
@@ -522,6 +546,35 @@ def test_a_restarted_job_that_had_saved_nothing_begins_again(run_script, tmp_pat
     assert run_of_job(runs, "5") is None
     ended = run_script(resume_dir=runs, variables={"SLURM_RESTART_COUNT": "1"})
     assert ended.words == ["train", "/data/pcam_cnn.yaml"]
+
+
+@pytest.mark.parametrize("asked", ["by the script", "directly"])
+def test_a_run_that_was_cut_off_empty_says_so_and_its_first_copy_is_fenced(
+    run_script, tmp_path, asked
+):
+    runs = tmp_path / "runs"
+    empty, other = (RunDir.create(runs, name) for name in ("empty", "other"))
+    for run in (empty, other):
+        RunRecord(experiment_name="tiny", seed=42, command="a test").save(run)
+    first_copy = Lease.take(empty, job="5")
+    Lease.take(other, job="6").release()
+    if asked == "directly":
+        assert give_up_empty_runs(runs, "5", restart=1) == [empty.path]
+    else:
+        ended = run_script(resume_dir=runs, variables={"SLURM_RESTART_COUNT": "1"})
+        assert ended.words == ["train", "/data/pcam_cnn.yaml"]
+    record = RunRecord.load(empty)
+    assert (record.status, RunRecord.load(other).status) == ("interrupted", "running")
+    assert record.error == "job 5 was started again before anything was saved here"
+    with pytest.raises(RunError, match="was taken over by job 5, restart 1"):
+        first_copy.check()
+
+
+def test_a_run_that_has_saved_is_not_given_up(tmp_path):
+    mine = a_run(tmp_path, "mine", job="5", saved=True)
+    RunRecord(experiment_name="tiny", seed=42, command="a test").save(mine)
+    assert give_up_empty_runs(tmp_path, "5", restart=1) == []
+    assert RunRecord.load(mine).status == "running"
 
 
 def test_a_damaged_run_of_another_job_is_passed_over(tmp_path):

@@ -1,7 +1,7 @@
 """The command line: one function per verb. Stages are imported inside, so `--help` is quick.
 
-Exit codes: 0 done, 2 something the user can mend (a message, no traceback), 3 an audit found
-what `--fail-on` names, 130 interrupted, 1 our own mistake (a traceback).
+Exit codes: 0 done, 2 something the user can mend (a message, no traceback), 3 an audit, a
+verification or the doctor found something, 130 interrupted, 1 our own mistake (a traceback).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import typer
 
 import ml_core
+from ml_core.cli_cluster import add_verbs as add_cluster_verbs
 from ml_core.cli_data import data_app
 from ml_core.cli_evaluation import add_verbs as add_evaluation_verbs
 from ml_core.cli_experiments import add_verbs
@@ -149,6 +150,7 @@ def train(
 add_evaluation_verbs(app)
 add_verbs(app)
 add_verify_verbs(app)
+add_cluster_verbs(app)
 
 
 @config_app.command("show")

@@ -17,6 +17,7 @@ from ml_core.cli_options import (
     refuse_beside_resume,
     required,
 )
+from ml_core.errors import ConfigError
 
 
 def tune(
@@ -24,7 +25,18 @@ def tune(
     overrides: Overrides = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes of this command [default: search.num_workers]."),
+        typer.Option(
+            min=0,
+            help="Processes of this command [default: search.num_workers]; 0 begins the study.",
+        ),
+    ] = None,
+    study: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the new study; one of this config that is there is gone on with "
+            "[default: by the time, in output_dir].",
+        ),
     ] = None,
     resume: Annotated[
         Path | None,
@@ -38,13 +50,18 @@ def tune(
     import ml_core.pipeline.tune as stage
 
     if resume is not None:
-        refuse_beside_resume("STUDY", config, overrides)
+        refuse_beside_resume("STUDY", config, overrides, study)
+        if workers == 0:
+            raise ConfigError(
+                "--workers 0 begins a study and leaves; give --resume STUDY at least one worker."
+            )
         finish(stage.resume(resume, workers=workers, command=command_line()), as_json)
         return
     from ml_core.config import Config
 
     loaded = Config.load(required(config, "STUDY"), overrides or ())
-    finish(stage.tune(loaded, workers=workers, command=command_line()), as_json)
+    path = study and study.absolute()
+    finish(stage.tune(loaded, workers=workers, path=path, command=command_line()), as_json)
 
 
 def compare(

@@ -15,12 +15,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from ml_core.errors import ConfigError, RankError
+from ml_core.rank_meeting import PATIENCE_S as MEETING_S
+from ml_core.rank_meeting import meet
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed import ProcessGroup
+    from torch.distributed.distributed_c10d import PrefixStore
 
-MEETING_S = 300.0  # until all ranks are there: torch alone takes a minute to load from a slow disk
 PATIENCE_S = 1800.0  # rank 0 reads and checks all the data before the others hear of the run
 # what is agreed on, and validation, is summed on the CPU, which nccl alone does not serve
 BACKENDS = {"gloo": "gloo", "nccl": "cpu:gloo,cuda:nccl"}
@@ -127,9 +129,11 @@ def process_group(
     address = _meeting_point(environment)
     try:
         with _loopback_if_enough(environment):
+            board = _board(address, ranks, environment)
+            meet(board, ranks.rank, ranks.world_size)
             distributed.init_process_group(
                 "gloo",
-                init_method=address,
+                store=board,
                 rank=ranks.rank,
                 world_size=ranks.world_size,
                 timeout=timedelta(seconds=MEETING_S),
@@ -202,6 +206,30 @@ def _lost(ranks: Ranks, what: str, error: Exception) -> RankError:
         "message, or that of its machine, says why. Checkpoints are whole: start the ranks again, "
         "as many as you like, with ml-core train --resume RUN."
     )
+
+
+def _board(address: str, ranks: Ranks, environment: Mapping[str, str]) -> PrefixStore:
+    """Open the store at `address`: rank 0's, unless torchrun, which starts the ranks, has its own.
+
+    As in torch 2.13 (torch/distributed/rendezvous.py), but for one thing: it does not wait for the
+    others, so that `meet` can say who is missing. Each start by torchrun has its own keys.
+    """
+    # public as torch.distributed.TCPStore, but its stubs do not know that
+    from torch._C._distributed_c10d import TCPStore
+    from torch.distributed.distributed_c10d import PrefixStore
+
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    store = TCPStore(
+        host,
+        int(port),
+        ranks.world_size,
+        is_master=ranks.is_first and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True",
+        timeout=timedelta(seconds=MEETING_S),
+        wait_for_workers=False,
+        multi_tenant=True,
+    )
+    start = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return PrefixStore(f"ml-core-{start}", store)
 
 
 def _meeting_point(environment: Mapping[str, str]) -> str:

@@ -30,6 +30,7 @@ exclude=''
 max_nodes_tried=3
 at_once_s=60
 modules=(2024 Python/3.12.3-GCCcore-13.3.0)
+code_sha256=5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a
 data=/data/pcam
 staged_name=data-bfb2cb594290
 scratch=TMPDIR
@@ -130,12 +131,16 @@ found=$("$python" -c 'import platform; print(platform.python_version())')
   stop "$python is Python $found here, and was $python_version when this was submitted." \
     "Load the module that its environment was made with, or make it anew: uv venv."
 
+# Is the code still what was submitted? The job goes on either way; the log must say so.
+"$python" -m ml_core.cluster.same_code "$code_sha256" ||
+  say "warning: cannot say whether the code is the one that was submitted"
+
 # Data: copied once per node to its own disk, checked, and read from there.
 staged=$scratch_dir/$staged_name
 if [[ -z $scratch_dir ]]; then
   say "warning: \$$scratch is not set here, so the data are read where they lie: $data"
 elif once_per_node "$python" -m ml_core data stage "$data" "$staged"; then
-  also=(--set "data.data_path=$staged")
+  also=(--set "data.local_copy=$staged")
 else
   say "warning: not copied to $scratch_dir, so the data are read where they lie: $data"
 fi
@@ -147,11 +152,12 @@ if ((restarts > 0)); then
 fi
 
 # The work, as a step: Slurm warns steps of the time limit, and never this script. A rank that has
-# saved and leaves with 130 is no reason to kill others that still save; a death they notice.
+# saved and leaves with 130 is no reason to kill others that still save; a death they notice. Nor
+# is one that is done while the first still evaluates: some sites' WaitTime ends what is left.
 say "ml-core ${words[*]@Q} ${also[*]@Q}"
 began=$SECONDS
 code=0
-srun --kill-on-bad-exit=0 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
+srun --kill-on-bad-exit=0 --wait=0 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
   "$python" -m ml_core "${words[@]}" "${also[@]}" || code=$?
 state=$(patiently ask State || true)
 say "ml-core ended with exit code $code after $((SECONDS - began)) s, job ${state:-state unknown}"

@@ -100,11 +100,12 @@ found=$("$python" -c 'import platform; print(platform.python_version())')
     "Load the module that its environment was made with, or make it anew: uv venv."
 
 # The work, as a step: Slurm warns steps of the time limit, and never this script. A rank that has
-# saved and leaves with 130 is no reason to kill others that still save; a death they notice.
+# saved and leaves with 130 is no reason to kill others that still save; a death they notice. Nor
+# is one that is done while the first still evaluates: some sites' WaitTime ends what is left.
 say "ml-core ${words[*]@Q} ${also[*]@Q}"
 began=$SECONDS
 code=0
-srun --kill-on-bad-exit=0 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
+srun --kill-on-bad-exit=0 --wait=0 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
   "$python" -m ml_core "${words[@]}" "${also[@]}" || code=$?
 state=$(patiently ask State || true)
 say "ml-core ended with exit code $code after $((SECONDS - began)) s, job ${state:-state unknown}"

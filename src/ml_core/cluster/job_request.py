@@ -15,6 +15,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 JOB_ID = re.compile(r"[1-9]\d*(_\d+)?")
 GPUS = re.compile(r"([A-Za-z][A-Za-z0-9_.-]*:)?[1-9]\d*")
 VERSION = re.compile(r"\d+\.\d+\.\d+")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 # In a file name sbatch takes a backslash for "expand no % here", and a line ends with its line.
 NO_FILE_NAME = re.compile(r"[\\\x00-\x1f\x7f]")
 
@@ -25,8 +26,8 @@ class JobRequest:
 
     A task is one process, a rank of a training. GPUs, cores and memory are those of one task.
 
-    `stage`: folder of data that each node copies to its own disk, where `--set data.data_path` then
-    points; audit and ledger lie in that folder by default, so the config must name both itself.
+    `stage`: folder of data that each node copies to its own disk, where `--set data.local_copy`
+    then points; the verb must take --set.
     `resume_dir`: folder of runs in which a job that was started again looks for the run that it had
     begun, and goes on with it: `VERB --resume RUN` in place of `arguments` and `array_arguments`.
 
@@ -51,6 +52,7 @@ class JobRequest:
     nodes: int | None = None
     tasks_per_node: int | None = None
     requeue: bool | None = None
+    code_sha256: str | None = None  # of the code when it was submitted; the job warns of another
 
     def __post_init__(self) -> None:
         _check("job name", self.name, NAME, "letters, digits, '.', '_' and '-'")
@@ -59,6 +61,8 @@ class JobRequest:
             _check("job to wait for", job, JOB_ID, "the number of a job, such as 123 or 123_4")
         if self.gpus is not None:
             _check("gpus", self.gpus, GPUS, "a number of them, or type:number such as a100:1")
+        if self.code_sha256 is not None:
+            _check("code_sha256", self.code_sha256, SHA256, "64 of the digits 0-9 and a-f")
         if not self.arguments:
             raise ClusterError("a job needs words after ml-core, such as: train CONFIG.")
         for word in (*self.arguments, *(word for words in self.array_arguments for word in words)):

@@ -45,6 +45,7 @@ def render_script(request: JobRequest, profile: Profile) -> str:
         _render_setup(profile),
         _shell("python"),
         _shell("nodes"),
+        _shell("code") if request.code_sha256 else "",
         _shell("stage") if request.stage and profile.scratch else "",
         _shell("ranks") if shape.nodes > 1 else "",
         _render_array(request),
@@ -78,6 +79,8 @@ def _render_values(request: JobRequest, profile: Profile, shape: Shape) -> str:
     }
     if profile.modules:
         values["modules"] = list(profile.modules)
+    if request.code_sha256:
+        values["code_sha256"] = request.code_sha256
     if request.stage and profile.scratch:
         values["data"] = str(request.stage)
         values["staged_name"] = _staged_name(request.stage)

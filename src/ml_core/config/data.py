@@ -26,6 +26,11 @@ class DataConfig(Section):
     """Which patches, and how they are drawn."""
 
     data_path: Path = Field(description="folder of the PCam files, {train,valid,test}_{x,y}.h5")
+    local_copy: Path | None = Field(
+        None,
+        description="a copy of data_path on a faster disk, read in its place where it is there; "
+        "audit, ledger and records stay with data_path",
+    )
     dataset_type: Literal["pcam"] = Field("pcam", description="the file layout")
     input_shape: tuple[Literal[3], PositiveInt, PositiveInt] = Field(
         (3, 96, 96), description="channels, height, width"
@@ -59,3 +64,9 @@ class DataConfig(Section):
         description="use only this many patches of each split, spread over the file; recorded",
     )
     augment: AugmentConfig = Field(AugmentConfig(), description="see below")
+
+    @property
+    def files_dir(self) -> Path:
+        """The folder that patches are read from: `local_copy` where this machine has it."""
+        copy = self.local_copy
+        return copy if copy is not None and copy.is_dir() else self.data_path

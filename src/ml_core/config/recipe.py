@@ -6,10 +6,10 @@ from __future__ import annotations
 # level of numerics. The device is compared as what was computed on, which "auto" does not say.
 REACH_NO_WEIGHT = frozenset(
     {
-        "data.audit_dir", "data.data_path", "data.ledger_dir", "data.num_workers", "evaluation",
-        "experiment_name", "output_dir", "search", "seeds", "selection", "slices", "tracking",
-        "training.chain_every", "training.checkpoint_every", "training.device",
-        "training.rank_timeout_s",
+        "data.audit_dir", "data.data_path", "data.ledger_dir", "data.local_copy",
+        "data.num_workers", "evaluation", "experiment_name", "output_dir", "search", "seeds",
+        "selection", "slices", "tracking", "training.chain_every", "training.checkpoint_every",
+        "training.device", "training.rank_timeout_s",
     }
 )  # fmt: skip
 # What decides the bits of a run beside its recipe, but not which function is learned.

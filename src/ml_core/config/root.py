@@ -148,6 +148,7 @@ def _resolve_paths(raw: dict[str, Any], base: Path) -> None:
     """Make every path of `raw` absolute against `base`, in place."""
     places: list[tuple[Any, str]] = [(raw, "output_dir"), (raw.get("data"), "data_path")]
     places += [(raw.get("data"), "audit_dir"), (raw.get("data"), "ledger_dir")]
+    places += [(raw.get("data"), "local_copy")]
     places += [(raw.get("training"), "save_dir")]
     if "output_dir" not in raw and not _has(raw.get("training"), "save_dir"):
         raw["output_dir"] = "runs"

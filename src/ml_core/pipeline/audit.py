@@ -52,8 +52,10 @@ def audit(
     `path` is a folder of PCam files or a config; `out` is a folder, by default `audit` in the
     data's own. Raises DataError when nothing can be read or the results cannot be written.
     """
-    data_path, folder = _places(path, out, quick, overrides)
-    record, _ = audit_data(data_path, folder, quick=quick, command=command)
+    data, folder = _places(path, out, quick, overrides)
+    record, _ = audit_data(
+        data.data_path, folder, quick=quick, command=command, files_dir=data.files_dir
+    )
     for finding in record.findings:
         if finding.severity != "info":
             logger.info("%s  %s", _MARKS[finding.severity], finding.message)
@@ -81,19 +83,21 @@ def audit_data(
     *,
     quick: bool,
     command: str,
+    files_dir: Path | None = None,
     sha256: Mapping[str, tuple[str, str]] | None = None,
     in_passing: bool = False,
 ) -> tuple[AuditRecord, bool]:
     """Examine the data and write the audit's files; return the record, and whether it is kept.
 
-    `sha256`: see `examine`. `in_passing`, when training needs to know: the page is drawn only where
-    there are errors to look at, and a folder that cannot be written is a warning, no DataError.
+    `files_dir`: a copy to read in place of `data_path`. `sha256`: see `examine`. `in_passing`, when
+    training needs to know: the page is drawn only where there are errors to look at, and a folder
+    that cannot be written is a warning, no DataError.
     """
     if not in_passing:
         _check_writable(folder)
     started = time.monotonic()
     num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    found = examine(data_path, quick=quick, num_threads=num_threads, sha256=sha256)
+    found = examine(files_dir or data_path, quick=quick, num_threads=num_threads, sha256=sha256)
     record = AuditRecord(
         mode="quick" if quick else "full",
         data_path=str(data_path),
@@ -102,7 +106,7 @@ def audit_data(
         command=command,
         duration_s=round(time.monotonic() - started, 1),
         num_threads=num_threads,
-        splits=found.splits,
+        splits=_in_place(found.splits, data_path),
         digests=found.digests,
         findings=found.findings,
         not_checked=found.not_checked,
@@ -119,6 +123,19 @@ def audit_data(
             raise DataError(message) from error
         logger.warning("%s", message)
         return record, False
+
+
+def _in_place(
+    splits: Mapping[str, Mapping[str, Any]], data_path: Path
+) -> dict[str, dict[str, Any]]:
+    """Return what was found of each split, its files those of `data_path`, which outlive a copy."""
+    return {
+        split: {
+            key: str(data_path / Path(value).name) if key in ("x_path", "y_path") else value
+            for key, value in found.items()
+        }
+        for split, found in splits.items()
+    }
 
 
 def _write(folder: AuditDir, record: AuditRecord, found: Examination, *, page: bool) -> AuditRecord:
@@ -143,22 +160,22 @@ def _write(folder: AuditDir, record: AuditRecord, found: Examination, *, page: b
 
 def _places(
     path: Path, out: Path | None, quick: bool, overrides: Iterable[str]
-) -> tuple[Path, AuditDir]:
-    """Return the data's folder and the audit's."""
+) -> tuple[DataConfig, AuditDir]:
+    """Return where the data are, and the audit's folder."""
     if path.suffix in (".yaml", ".yml") and not path.is_dir():
         data = Config.load(path, overrides).data
     else:
         if list(overrides):
             raise DataError("--set changes a config; here a folder of data is given.")
         data = DataConfig(data_path=path)
-    find_splits(data.data_path)  # before a folder is made in a wrong place
+    find_splits(data.files_dir)  # before a folder is made in a wrong place
     folder = AuditDir(out) if out else audit_dir_of(data, quick=quick)
     if quick and folder.record_path.is_file() and AuditRecord.load(folder).mode == "full":
         raise DataError(
             f"{folder.path} holds a full audit, which a quick one would replace. Name another "
             "folder: --out DIR."
         )
-    return data.data_path, folder
+    return data, folder
 
 
 def _check_writable(folder: AuditDir) -> None:

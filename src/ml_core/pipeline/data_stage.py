@@ -12,7 +12,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from ml_core.data.layout import AUDIT_DIR
 from ml_core.data.transfer.file_system import network_file_system
 from ml_core.data.transfer.stage import stage
 
@@ -20,7 +19,7 @@ logger = logging.getLogger("ml_core.data")
 
 
 def data_stage(source: Path, dest: Path) -> dict[str, Any]:
-    """Return {"data_path", "copied", "reused"}: the path to train from; raises DataError."""
+    """Return {"data_path", "copied", "reused"}: where the copy is; raises DataError."""
     kind = network_file_system(dest)
     if kind is not None:
         logger.warning(
@@ -33,9 +32,7 @@ def data_stage(source: Path, dest: Path) -> dict[str, Any]:
         "%s: %d files copied and checked, %d were there",
         staged.path, len(staged.copied), len(staged.reused),
     )  # fmt: skip
-    audit = source / AUDIT_DIR
-    also = f" --set data.audit_dir={audit}" if audit.is_dir() else ""
-    logger.info("To use it: --set data.data_path=%s%s", staged.path, also)
+    logger.info("To use it: --set data.local_copy=%s", staged.path)
     return {
         "data_path": str(staged.path),
         "copied": list(staged.copied),

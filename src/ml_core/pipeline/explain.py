@@ -62,7 +62,7 @@ def explain(path: Path, split: str = "valid", overrides: Iterable[str] = ()) -> 
     splits = list(dict.fromkeys(("train", split)))  # of train alone, once
     refuse_other_data(operating.record, check_data(config, splits, exclude))
     trained = load_trained(run, config)
-    file = PatchFile(split_paths(config.data.data_path, split).x)
+    file = PatchFile(split_paths(config.data.files_dir, split).x)
     looks = look_at_train(operating)
 
     findings = tap_features(operating, trained, _raw(operating, split))

@@ -51,10 +51,10 @@ def report(
         first = runs[0]
         alone = len(runs) == 1
         out = first.report_path if alone else first.path.parent / _name_together(runs)
-    data_path = load_run_config(runs[0], overrides).data.data_path
+    files_dir = load_run_config(runs[0], overrides).data.files_dir
 
     def read_patches(split: str, index: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        return PatchFile(split_paths(data_path, split).x).read(index)
+        return PatchFile(split_paths(files_dir, split).x).read(index)
 
     def read_openings(run: RunDir, x_sha256: str) -> Openings:
         return count_openings(run, RunRecord.load(run), load_run_config(run, overrides), x_sha256)

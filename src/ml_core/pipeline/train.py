@@ -27,7 +27,7 @@ from ml_core.data.checks import SplitRecord, digest_splits, sha256_of
 from ml_core.data.loader import PatchLoader
 from ml_core.data.worker_faults import explained
 from ml_core.distributed import ALONE, Ranks
-from ml_core.errors import MLCoreError, RunError, TrainingError
+from ml_core.errors import MLCoreError, RankError, RunError, TrainingError
 from ml_core.evaluation.slices.facts import FACTS
 from ml_core.evaluation.slices.query import compile_query
 from ml_core.findings import Finding
@@ -37,6 +37,7 @@ from ml_core.models import PatchClassifier, build_from_spec, describe_model
 from ml_core.pipeline.parts.data_gate import Gate, pass_gate
 from ml_core.pipeline.parts.device import choose_device
 from ml_core.pipeline.parts.elsewhere import elsewhere_findings, note_elsewhere
+from ml_core.pipeline.parts.finished_run import is_of_this_job, is_over, result_of
 from ml_core.pipeline.parts.numerics import prepare
 from ml_core.pipeline.parts.ranks import Invitation, joined_ranks
 from ml_core.pipeline.parts.splits import (
@@ -44,6 +45,7 @@ from ml_core.pipeline.parts.splits import (
     check_data,
     inference_loader,
     open_split,
+    recorded,
     refuse_other_data,
     run_exclusions,
 )
@@ -85,6 +87,7 @@ def train(config: Config, *, command: str) -> dict[str, Any]:
                 trained = _follow(ranks)
             results.append(trained)
             if trained["status"] == "interrupted":
+                _leave_together(ranks)
                 break
     return {"status": results[-1]["status"], "runs": results}
 
@@ -121,7 +124,7 @@ def train_seed(
         hardware=hardware_record(),
         numerics=numerics,
         config=one_seed.model_dump(mode="json"),
-        data={check.split: check.to_dict() for check in checks},
+        data={check.split: recorded(config, check) for check in checks},
         audit=dict(gate.record),
         study=dict(study or {}),
     )
@@ -145,43 +148,72 @@ def resume(
 ) -> dict[str, Any]:
     """Go on with the run at `path` from its newest whole checkpoint, to the bits it would have had.
 
-    Raises RunError when it is finished or its data have changed, and where this machine or its
-    libraries would give other bits, unless it shall go on `elsewhere`, which is written down.
-    CheckpointError without a checkpoint.
+    Raises RunError when its data have changed, and where this machine or its libraries would give
+    other bits, unless it shall go on `elsewhere`, which is written down; and when it is finished,
+    but for the Slurm job that finished it and was started again. CheckpointError without a
+    checkpoint.
     """
     run = RunDir.open(path)
     record = RunRecord.load(run)
-    if record.status in ("completed", "stopped_early", "pruned"):
+    if is_over(record):
+        if is_of_this_job(run):
+            logger.info("%s is %s: this job had finished it", shown(run.path), record.status)
+            return result_of(run, record)
         raise RunError(
             f"{run.path} is {record.status}; there is nothing to resume. "
             "Train longer as a new run: ml-core train CONFIG --set training.epochs=N."
         )
     config = load_run_config(run, overrides)
     with joined_ranks(config) as ranks:
-        if not ranks.is_first:
-            return _follow(ranks, overrides)
-        with _lease(run) as lease:
-            checkpoint = load_last(run.checkpoints_dir)
-            digests = digest_splits(config.data.data_path, SPLITS)
-            checks = check_data(config, SPLITS, run_exclusions(run, record), sha256_of(digests))
-            refuse_other_data(record, checks, changed_rows(run, digests))
-            numerics = prepare(config, checkpoint.state["num_threads"], ranks)
-            step = checkpoint.state["train"]["step"]
-            if elsewhere:
-                note_elsewhere(record, numerics, step)
-            else:
-                refuse_other_numerics(record.numerics, numerics, config.training.numerics)
-            lease.take_over_at(step)
-            record.resumed_at.append(utc_now())
-            record.status, record.error, record.ended_at = "running", None, None
-            logger.info("resuming %s at step %d", shown(run.path), step)
-            return _train_in(run, record, config, lease, checkpoint, on_epoch, ranks)
+        if ranks.is_first:
+            result = _go_on(run, record, config, on_epoch, elsewhere, ranks)
+        else:
+            result = _follow(ranks, overrides)
+        if result["status"] == "interrupted":
+            _leave_together(ranks)
+        return result
+
+
+def _go_on(
+    run: RunDir,
+    record: RunRecord,
+    config: Config,
+    on_epoch: OnEpoch | None,
+    elsewhere: bool,
+    ranks: Ranks,
+) -> dict[str, Any]:
+    """Train on in `run` from its newest whole checkpoint, as the process that writes there now."""
+    with _lease(run) as lease:
+        checkpoint = load_last(run.checkpoints_dir)
+        digests = digest_splits(config.data.files_dir, SPLITS)
+        checks = check_data(config, SPLITS, run_exclusions(run, record), sha256_of(digests))
+        refuse_other_data(record, checks, changed_rows(run, digests))
+        numerics = prepare(config, checkpoint.state["num_threads"], ranks)
+        step = checkpoint.state["train"]["step"]
+        if elsewhere:
+            note_elsewhere(record, numerics, step)
+        else:
+            refuse_other_numerics(record.numerics, numerics, config.training.numerics)
+        lease.take_over_at(step)
+        record.resumed_at.append(utc_now())
+        record.status, record.error, record.ended_at = "running", None, None
+        logger.info("resuming %s at step %d", shown(run.path), step)
+        return _train_in(run, record, config, lease, checkpoint, on_epoch, ranks)
 
 
 def _lease(run: RunDir) -> Lease:
     """Become the one process that writes into `run`; raises RunError where another does."""
     job, restart = slurm_job(os.environ)
     return Lease.take(run, job=job, restart=restart)
+
+
+def _leave_together(ranks: Ranks) -> None:
+    """Wait until rank 0 has saved and closed its record; alone, return at once.
+
+    torchrun ends the others when the first leaves with 130, and would end the one that writes.
+    """
+    with contextlib.suppress(RankError):  # each has left the training well, whoever is gone by now
+        ranks.wait()
 
 
 def _follow(ranks: Ranks, overrides: Iterable[str] = ()) -> dict[str, Any]:
@@ -245,12 +277,7 @@ def _train_in(
             record.best.get("epoch"), config.training.best_metric,
             record.best.get("value", float("nan")), shown(run.checkpoints_dir / "best"),
         )  # fmt: skip
-    return {
-        "run": str(run.path),
-        "status": record.status,
-        "best": record.best,
-        "findings": [finding.message for finding in record.findings],
-    }
+    return result_of(run, record)
 
 
 def _fit(

@@ -6,6 +6,10 @@ many, may work on one study at once: the first begins it, the others join it wit
 
     ml-core tune experiments/configs/pcam_cnn_search.yaml --workers 2
     ml-core tune --resume runs/pcam_cnn_search/study-20260102-030405
+
+In a chain of jobs one begins the study where the others look for it, and leaves:
+
+    ml-core tune experiments/configs/pcam_cnn_search.yaml --study runs/study --workers 0
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from ml_core.errors import RunError
 from ml_core.log import shown
 from ml_core.pipeline.searching.begin_study import begin_study
 from ml_core.pipeline.searching.finish_study import finish_study, leave_study, study_result
+from ml_core.pipeline.searching.named_study import find_study
 from ml_core.pipeline.searching.study_data import DataStamps, refuse_other_bytes
 from ml_core.pipeline.searching.trial_worker import run_worker
 from ml_core.reproducibility import code_record
@@ -53,20 +58,41 @@ _SEND_S = 60.0
 _REPLACED_PER_WORKER = 3
 
 
-def tune(config: Config, *, workers: int | None = None, command: str) -> dict[str, Any]:
+def tune(
+    config: Config, *, workers: int | None = None, path: Path | None = None, command: str
+) -> dict[str, Any]:
     """Begin a study and run all its trials; return {"study", "status", "metric", "counts", "best"}.
 
-    Raises what `begin_study` does, and RunError when no trial or no worker came through.
+    With 0 `workers` none is run: the status is then "begun". `path` is the study's folder; one
+    that holds a study of this very config already is gone on with. Raises what `begin_study` and
+    `find_study` do, and RunError when no trial or no worker came through.
     """
-    start_server(PRELOAD)  # which imports while the data are looked at
     num_workers = _num_workers(config, workers)
-    study = begin_study(config, num_workers=num_workers, command=command)
+    found = find_study(path, config) if path is not None else None
+    if found is not None and num_workers > 0:
+        return resume(found.path, workers=workers, command=command)
+    if found is not None:
+        logger.info("%s was begun before; it is left as it is", shown(found.path))
+        return _begun(found)
+    if num_workers > 0:
+        start_server(PRELOAD)  # which imports while the data are looked at
+    study = begin_study(config, num_workers=max(num_workers, 1), command=command, path=path)
+    if num_workers == 0:
+        return _begun(study)
     with _explained(study):
         return _run(study, num_workers, command)
 
 
 def _num_workers(config: Config, workers: int | None) -> int:
-    return workers or (config.search.num_workers if config.search else 1)
+    if workers is not None:
+        return workers
+    return config.search.num_workers if config.search else 1
+
+
+def _begun(study: StudyDir) -> dict[str, Any]:
+    """Say how others join a study that is left to them; return what `tune` does."""
+    logger.info("let workers join: ml-core tune --resume %s", shown(study.path))
+    return {**study_result(study, load_trials(study)), "status": "begun"}
 
 
 def resume(study_path: Path, *, workers: int | None = None, command: str) -> dict[str, Any]:
@@ -111,7 +137,7 @@ def _run(study: StudyDir, num_workers: int, command: str) -> dict[str, Any]:
     """Let workers run what is missing, telling each trial as it ends."""
     start_server(PRELOAD)
     config = Config.load(study.config_path)
-    stamps = DataStamps.of(config.data.data_path).to_json()
+    stamps = DataStamps.of(config.data.files_dir).to_json()
     devices = _gpus() if config.training.device in ("auto", "cuda") else []
     lines = _Lines(study)
     with StopRequest() as stop:

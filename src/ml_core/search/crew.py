@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 
 logger = logging.getLogger("ml_core.tune")
 
+_OF_A_SCHEDULER = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 EXIT_REFUSED = 2  # a worker that ends by an error the user can mend would end so again
 
 
@@ -94,15 +95,16 @@ class Crew:
 def start_server(preload: Sequence[str]) -> None:
     """Start the process that workers are forked from, which imports `preload` once; call it early.
 
-    It keeps ignoring SIGTERM, which Slurm sends to every process of a job: were it to die, the
-    workers could not be waited for while they save. Does nothing where it runs already.
+    It keeps ignoring what Slurm sends to every process of a job ahead of its end: were it to die,
+    the workers could not be waited for while they save. Does nothing where it runs already.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload(list(preload))
     if threading.current_thread() is not threading.main_thread():
         forkserver.ensure_running()
         return
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _OF_A_SCHEDULER}
     try:
         forkserver.ensure_running()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

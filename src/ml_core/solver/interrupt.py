@@ -1,4 +1,7 @@
-"""Signals as a request: the step in progress is finished and saved, then training stops."""
+"""Signals as a request: the step in progress is finished and saved, then training stops.
+
+What saves nothing on its way is given up at once instead, to be done again.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,13 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 # Ctrl-C; a scheduler's end or preemption; what sites send ahead of a time limit, USR1 or USR2.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+OF_A_SCHEDULER = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = (signal.SIGINT, *OF_A_SCHEDULER)
 
 logger = logging.getLogger("ml_core.train")
 
@@ -53,3 +59,37 @@ class StopRequest:
         if self.name is None:
             self.name = signal.Signals(number).name
             logger.info("%s: finishing the step, then saving.", self.name)
+
+
+class StoppedError(BaseException):
+    """A scheduler asked to stop, and what was under way is given up; its text names the signal.
+
+    No Exception, so that nothing takes it for a failure of its own and goes on.
+    """
+
+
+@contextmanager
+def stopped_at_once() -> Iterator[None]:
+    """While inside, the first signal of a scheduler raises StoppedError wherever this process is.
+
+    Later ones are ignored until the body has ended. For work whose files are written aside and
+    renamed, so that it can be left anywhere. Outside the main thread nothing is installed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process = os.getpid()
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != process:
+            return  # a forked reader, which the main process ends
+        for each in OF_A_SCHEDULER:
+            signal.signal(each, signal.SIG_IGN)
+        raise StoppedError(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, stop) for number in OF_A_SCHEDULER}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -104,5 +103,5 @@ def _measure(operating: OperatingRun, split: str, index: npt.NDArray[np.int64]) 
         f"{len(index):,}", split, shown(config.data.data_path),
     )  # fmt: skip
     num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    paths = split_paths(Path(config.data.data_path), split)
+    paths = split_paths(config.data.files_dir, split)
     return measure_rows(split, paths, np.sort(index), num_threads=num_threads)

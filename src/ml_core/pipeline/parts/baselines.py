@@ -52,7 +52,7 @@ def baseline_table(
     """
     known = {name: hashes[name] for name in ("train", split) if hashes and name in hashes}
     unknown = [name for name in dict.fromkeys(("train", split)) if name not in known]
-    every = {**known, **hash_splits(config.data.data_path, unknown)}
+    every = {**known, **hash_splits(config.data.files_dir, unknown)}
     made_of = _made_of(config, split, exclude, every)
     key = _digest(json.dumps(made_of, sort_keys=True).encode())[:16]
     folder = config.output_dir / "baselines" / key
@@ -107,10 +107,10 @@ def _load(path: Path, key: str) -> BaselineTable | None:
 
 
 def _refuse_other_bytes(config: Config, known: Hashes) -> None:
-    for split, found in hash_splits(config.data.data_path, list(known)).items():
+    for split, found in hash_splits(config.data.files_dir, list(known)).items():
         if found != tuple(known[split]):
             raise DataError(
-                f"the files of {split} in {config.data.data_path} have changed since they were "
+                f"the files of {split} in {config.data.files_dir} have changed since they were "
                 f"recorded: their SHA-256 was {_short(known[split])} and is {_short(found)}. Put "
                 "the old files back: the baselines must know the same patches as the model."
             )

@@ -27,6 +27,7 @@ from ml_core.errors import DataError
 from ml_core.findings import Finding
 from ml_core.log import shown
 from ml_core.pipeline.audit import audit_data, audit_dir_of
+from ml_core.pipeline.parts.local_copy import check_copy
 from ml_core.reproducibility import data_digests
 from ml_core.runs import RunDir, write_json, write_text
 
@@ -60,11 +61,12 @@ def pass_gate(config: Config, splits: Sequence[str]) -> Gate:
 
     Errors of splits that are not used do not count, nor of patches that `data.filter_data` drops.
     """
-    digests = digest_splits(config.data.data_path, splits)
+    check_copy(config.data, splits)  # before an audit is made of what is no copy
+    digests = digest_splits(config.data.files_dir, splits)
     hashes = sha256_of(digests)
     files: dict[str, tuple[Path, FileDigest]] = {}
     for split, (x, y) in digests.items():
-        paths = split_paths(config.data.data_path, split)
+        paths = split_paths(config.data.files_dir, split)
         files |= {f"{split}_x": (paths.x, x), f"{split}_y": (paths.y, y)}
     check_recorded(files.values())
     policy = config.data.on_findings
@@ -84,7 +86,7 @@ def pass_gate(config: Config, splits: Sequence[str]) -> Gate:
         for finding in audit.findings
         if finding.severity == "error"
         and finding.split in ("", *splits)
-        and not (config.data.filter_data and _is_filtered_out(finding, config.data.data_path))
+        and not (config.data.filter_data and _is_filtered_out(finding, config.data.files_dir))
     ]
     if errors and policy == "refuse":
         raise DataError(_refusal(config, folder, audit, errors))
@@ -104,11 +106,11 @@ def pass_gate(config: Config, splits: Sequence[str]) -> Gate:
     return Gate(hashes, record, text, exclude, exclusions, data_digests(files))
 
 
-def _is_filtered_out(finding: Finding, data_path: Path) -> bool:
+def _is_filtered_out(finding: Finding, files_dir: Path) -> bool:
     """Whether `data.filter_data` drops every patch the finding names, so that none is used."""
     if not (finding.exclude and finding.indices):
         return False
-    file = PatchFile(split_paths(data_path, finding.split).x)
+    file = PatchFile(split_paths(files_dir, finding.split).x)
     return not survey_patches(file, np.array(finding.indices)).is_informative.any()
 
 
@@ -124,9 +126,13 @@ def _find_audit(
         try:
             if folder.record_path.is_file():
                 text = folder.record_path.read_text(encoding="utf-8")
-                if AuditRecord.parse(text, str(folder.record_path)).is_of(hashes):
+                audit = AuditRecord.parse(text, str(folder.record_path))
+                if audit.is_of(hashes):
                     return folder, text
+                _refuse_unaudited_copy(config, folder, audit, hashes)
                 logger.info("%s is not of these bytes", shown(folder.record_path))
+        except _OtherCopyError:
+            raise
         except (DataError, OSError, UnicodeDecodeError) as error:
             logger.warning("%s It is not used.", error)
     logger.info("no audit of these bytes is stored; a quick one is made first")
@@ -136,10 +142,33 @@ def _find_audit(
         folder,
         quick=True,
         command=f"ml-core audit --quick {config.data.data_path}",
+        files_dir=config.data.files_dir,
         sha256=hashes,
         in_passing=True,
     )
     return folder if is_kept else None, record.to_json()
+
+
+class _OtherCopyError(DataError):
+    """The copy is of other data than those that were audited."""
+
+
+def _refuse_unaudited_copy(
+    config: Config, folder: AuditDir, audit: AuditRecord, hashes: Mapping[str, tuple[str, str]]
+) -> None:
+    """Raise where it is a local copy that has other bytes than the audited ones."""
+    data = config.data
+    is_other = any(
+        then not in (now, None)  # a quick audit may not know
+        for split, found in hashes.items()
+        for then, now in zip(audit.digests.get(split, (None, None)), found, strict=True)
+    )
+    if is_other and data.files_dir != data.data_path:
+        raise _OtherCopyError(
+            f"{data.files_dir} is not of the bytes that {shown(folder.record_path)} is of. Copy "
+            f"it anew (ml-core data stage {shown(data.data_path)} DIR), leave data.local_copy "
+            f"away, or, where the data have changed since, first: {_full_audit(config)}"
+        )
 
 
 def _say(folder: AuditDir | None, audit: AuditRecord) -> None:

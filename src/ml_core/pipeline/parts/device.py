@@ -25,6 +25,20 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def gpu_of_rank(name: str, local_rank: int, num_gpus: int) -> int:
+    """Return the GPU that a rank takes among the `num_gpus` it sees, for `training.device` `name`.
+
+    Its number on its machine, so that ranks that see all GPUs take one each, and one that sees
+    only its own takes that. Raises ConfigError where a GPU is named, which all would take.
+    """
+    if ":" in name:
+        raise ConfigError(
+            f"training.device is {name}, but several ranks were started, each of which takes a GPU "
+            "of its own. Set it to cuda."
+        )
+    return local_rank % num_gpus
+
+
 def choose_precision(training: TrainingConfig, device: torch.device) -> str:
     """Return fp32, bf16 or, for `numerics: portable`, exact; auto is bf16 on a GPU that has it.
 

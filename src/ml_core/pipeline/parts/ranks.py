@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from ml_core.config import Config
 from ml_core.distributed import Ranks, process_group, ranks_from_environment
 from ml_core.errors import ConfigError
-from ml_core.pipeline.parts.device import choose_device
+from ml_core.pipeline.parts.device import choose_device, gpu_of_rank
 from ml_core.runs import RunDir
 
 
@@ -56,5 +58,8 @@ def joined_ranks(config: Config) -> Iterator[Ranks]:
     if not ranks.is_first:
         logging.getLogger("ml_core").setLevel(logging.WARNING)  # rank 0 says it for all
     backend = "nccl" if choose_device(training.device).type == "cuda" else "gloo"
+    if backend == "nccl" and ranks.world_size > 1:  # which takes the current GPU when it starts
+        gpu = gpu_of_rank(training.device, ranks.local_rank, torch.cuda.device_count())
+        torch.cuda.set_device(gpu)
     with process_group(ranks, timeout_s=training.rank_timeout_s, backend=backend) as joined:
         yield joined

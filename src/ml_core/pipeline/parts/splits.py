@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -18,6 +19,7 @@ from ml_core.data.versions.digests import FileDigest
 from ml_core.data.versions.recorded import describe_recorded_rows
 from ml_core.distributed import ALONE, Ranks
 from ml_core.errors import RunError
+from ml_core.pipeline.parts.local_copy import check_copy, say_where_read
 from ml_core.runs import RunDir, RunRecord, read_json
 
 logger = logging.getLogger("ml_core.data")
@@ -54,8 +56,10 @@ def check_data(
 
     `exclude`: rows to leave out of each split; `hashes`: see `check_splits`.
     """
+    say_where_read(config.data)
+    check_copy(config.data, splits)
     records = check_splits(
-        config.data.data_path,
+        config.data.files_dir,
         splits,
         patch_size=config.data.input_shape[1:],
         filter_data=config.data.filter_data,
@@ -66,6 +70,12 @@ def check_data(
     for record in records:
         logger.info("%s", describe(record))
     return records
+
+
+def recorded(config: Config, check: SplitRecord) -> dict[str, Any]:
+    """Return what a record keeps of `check`: its files in data_path, which outlive a local copy."""
+    paths = split_paths(config.data.data_path, check.split)
+    return {**check.to_dict(), "x_path": str(paths.x), "y_path": str(paths.y)}
 
 
 def refuse_other_data(
@@ -126,7 +136,7 @@ def describe(record: SplitRecord) -> str:
 
 def open_split(config: Config, split: str, exclude: Mapping[str, Rows]) -> PCAMDataset:
     """Return the data set of `split` as `config` and the rows to leave out restrict it."""
-    paths = split_paths(config.data.data_path, split)
+    paths = split_paths(config.data.files_dir, split)
     return PCAMDataset(
         paths.x,
         paths.y,

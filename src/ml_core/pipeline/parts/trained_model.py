@@ -19,6 +19,7 @@ from ml_core.runs import RunDir
 SETTABLE = (
     "data.data_path",
     "data.ledger_dir",
+    "data.local_copy",
     "data.num_workers",
     "evaluation.false_discovery_rate",
     "evaluation.num_resamples",

@@ -26,7 +26,7 @@ from ml_core.evaluation.predictions import evaluate_predictions
 from ml_core.evaluation.prior_shift import at_prevalence
 from ml_core.findings import Finding
 from ml_core.pipeline.parts.split_scores import log_scores, predict_split, split_baselines
-from ml_core.pipeline.parts.splits import check_data, run_exclusions
+from ml_core.pipeline.parts.splits import check_data, recorded, run_exclusions
 from ml_core.pipeline.parts.trained_model import TrainedModel, load_trained
 from ml_core.pipeline.sealed.audit_of_test import check_test_audit
 from ml_core.pipeline.sealed.entrant import Entrant, load_entrant
@@ -100,7 +100,7 @@ def _score(
         "calibration": entrant.calibration.to_dict(),
         "prior_shift": _prior_shift(entrant, scores["metrics"]),
         "raw_at_half": {key: at_half[key] for key in ("threshold", "metrics", "confusion")},
-        "data": test.to_dict(),
+        "data": recorded(config, test),
     }
 
 

@@ -13,6 +13,7 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +24,8 @@ from ml_core.findings import Finding
 from ml_core.log import shown
 from ml_core.pipeline.parts.data_gate import pass_gate
 from ml_core.pipeline.parts.device import choose_device
-from ml_core.pipeline.parts.splits import check_data
+from ml_core.pipeline.parts.splits import check_data, recorded
+from ml_core.pipeline.searching.named_study import publish
 from ml_core.pipeline.searching.probe import probe_effects
 from ml_core.pipeline.searching.search_plan import SearchPlan, plan_search
 from ml_core.pipeline.searching.study_data import SPLITS, save_gate
@@ -36,10 +38,13 @@ from ml_core.search.study_dir import StudyDir, StudyRecord
 logger = logging.getLogger("ml_core.tune")
 
 
-def begin_study(config: Config, *, num_workers: int, command: str) -> StudyDir:
+def begin_study(
+    config: Config, *, num_workers: int, command: str, path: Path | None = None
+) -> StudyDir:
     """Return a new study of which no trial has run yet, for any number of workers to join.
 
-    A trial gets the CPU threads that it has where `num_workers` run side by side. Raises
+    It lies at `path`, by default in a folder of its time. A trial gets the CPU threads that it has
+    where `num_workers` run side by side. Raises
     ConfigError before anything is written when a trial would be no valid config, DataError for
     data that the audit refuses.
     """
@@ -51,17 +56,25 @@ def begin_study(config: Config, *, num_workers: int, command: str) -> StudyDir:
     text = config.dump_yaml()
     record = _new_record(config, plan, command)
     record.config_sha256 = hashlib.sha256(text.encode()).hexdigest()
-    record.data = {check.split: check.to_dict() for check in checks}
+    record.data = {check.split: recorded(config, check) for check in checks}
     record.probes, record.findings = _probe(config, plan, gate.exclude)
-    study = StudyDir.create(
-        config.output_dir / config.experiment_name, f"study-{dt.datetime.now():%Y%m%d-%H%M%S}"
-    )
-    record.name = study.name
+    study = _new_folder(config, path)
+    record.name = (path or study.path).name
     write_text(study.config_path, text)
     save_gate(study, gate)
     record.save(study)  # last: with it the directory is a study, which others may join
+    if path is not None:
+        study = publish(study, path, config)
     logger.info("study  %s, %d trials", shown(study.path), record.num_trials)
     return study
+
+
+def _new_folder(config: Config, path: Path | None) -> StudyDir:
+    """Make the folder of a study, or for one at `path` a folder beside it."""
+    if path is not None:
+        return StudyDir.create(path.parent, f".{path.name}.new")
+    name = f"study-{dt.datetime.now():%Y%m%d-%H%M%S}"
+    return StudyDir.create(config.output_dir / config.experiment_name, name)
 
 
 def _probe(

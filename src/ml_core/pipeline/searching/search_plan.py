@@ -18,7 +18,7 @@ DEFAULT_NUM_TRIALS = 20
 # Decided once for a study: its trials are compared by one metric on the same patches.
 SHARED = (
     "data.audit_dir", "data.data_path", "data.dataset_type", "data.filter_data", "data.ledger_dir",
-    "data.max_patches", "data.on_findings",
+    "data.local_copy", "data.max_patches", "data.on_findings",
     "evaluation", "experiment_name", "output_dir", "search", "seeds", "selection", "tracking",
     "training.best_metric",
 )  # fmt: skip

@@ -66,8 +66,8 @@ def trial_checks(
 def refuse_other_bytes(study: StudyDir, config: Config) -> None:
     """Raise DataError when a file of the data is not, to the bit, what the study began with."""
     then = load_gate(study).hashes
-    for split, now in hash_splits(config.data.data_path, SPLITS).items():
-        paths = split_paths(config.data.data_path, split)
+    for split, now in hash_splits(config.data.files_dir, SPLITS).items():
+        paths = split_paths(config.data.files_dir, split)
         for path, old, new in zip((paths.x, paths.y), then[split], now, strict=True):
             if old != new:
                 raise DataError(
@@ -83,9 +83,9 @@ class DataStamps:
     stamps: Mapping[str, FileStamp]
 
     @classmethod
-    def of(cls, data_path: Path) -> DataStamps:
+    def of(cls, files_dir: Path) -> DataStamps:
         """Return the stamps as they are now; raises DataError for a missing file."""
-        files = [split_paths(data_path, split) for split in SPLITS]
+        files = [split_paths(files_dir, split) for split in SPLITS]
         paths = [path for each in files for path in (each.x, each.y)]
         return cls({str(path): FileStamp.of(path) for path in paths})
 

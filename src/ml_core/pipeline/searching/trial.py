@@ -26,6 +26,7 @@ from ml_core.checkpoint import load_best, load_last
 from ml_core.config import Config
 from ml_core.errors import CheckpointError, RunError, TrainingError
 from ml_core.log import console, setup_cli_logging
+from ml_core.pipeline.parts.finished_run import is_over
 from ml_core.pipeline.searching.study_data import load_gate, trial_checks
 from ml_core.pipeline.train import resume, train_seed
 from ml_core.runs import RunRecord, read_jsonl, utc_now
@@ -204,7 +205,7 @@ class _Attempt:
         checkpoint = load_last(self.run_dir.checkpoints_dir)
         num_epochs = checkpoint.state["train"]["epoch"] - 1
         wants_stop = self._repeat_reports(earlier, num_epochs)
-        if run.status in ("completed", "stopped_early", "pruned"):
+        if is_over(run):
             return {"status": run.status, "best": run.best}
         if wants_stop and num_epochs < trial_config(self.study, claimed.params).training.epochs:
             state = checkpoint.state["train"]

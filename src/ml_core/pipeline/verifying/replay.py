@@ -21,7 +21,13 @@ from ml_core.models import PatchClassifier, build_from_spec
 from ml_core.numerics.state_hash import tensor_digests, training_state
 from ml_core.pipeline.parts.device import choose_device
 from ml_core.pipeline.parts.numerics import prepare
-from ml_core.pipeline.parts.splits import check_data, inference_loader, open_split, run_exclusions
+from ml_core.pipeline.parts.splits import (
+    check_data,
+    inference_loader,
+    open_split,
+    recorded,
+    run_exclusions,
+)
 from ml_core.pipeline.parts.training_parts import build_trainer
 from ml_core.reproducibility import data_digests
 from ml_core.runs import RunDir, RunRecord, read_jsonl
@@ -69,7 +75,7 @@ def replay(
     checks = check_data(config, SPLITS, exclude, hashes)
     found = Replay(
         again,
-        data={check.split: check.to_dict() for check in checks},
+        data={check.split: recorded(config, check) for check in checks},
         digests=data_digests(files),
         numerics=prepare(config, _num_threads_of(record, config)),
     )
@@ -92,8 +98,8 @@ def _digest_files(config: Config, record: RunRecord) -> dict[str, tuple[Path, Fi
     are the same, or in which rows they are not, decides.
     """
     files = {}
-    for split, digests in digest_splits(config.data.data_path, SPLITS).items():
-        paths = split_paths(config.data.data_path, split)
+    for split, digests in digest_splits(config.data.files_dir, SPLITS).items():
+        paths = split_paths(config.data.files_dir, split)
         for part, path, digest in zip("xy", (paths.x, paths.y), digests, strict=True):
             is_same = digest.sha256 == record.data.get(split, {}).get(f"{part}_sha256")
             known = digest if is_same or part in digest.datasets else digest_file(path)
