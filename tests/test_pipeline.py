@@ -109,6 +109,8 @@ def test_fast_dev_run_goes_through_everything_and_keeps_nothing(ml_core, config,
     assert done.code == 0, done.out
     assert done.json["status"] == "completed"
     assert "resuming" in done.out
+    assert (done.json["device"], done.json["num_train"]) == ("cpu", 96)
+    assert done.json["estimated_s"] > 0 and done.json["peak_rss_mb"] > 100
     assert list((tmp_path / "runs").iterdir()) == []
 
 
@@ -284,7 +286,7 @@ def test_resume_takes_no_other_config(ml_core, trained, config):
     assert ml_core("train", config, "--resume", trained.path).code == 2
     done = ml_core("run", "--resume", trained.path, "--set", "seed=3")
     assert done.code == 2
-    assert "nothing to resume" in done.out
+    assert "--set seed:" in done.out and "was trained with its own" in done.out
 
 
 def test_a_run_whose_data_have_changed_is_neither_evaluated_nor_resumed(ml_core, tmp_path):

@@ -47,7 +47,7 @@ def session(tmp_path_factory):
     record = folder / "record.json"
     environ = {
         **os.environ,
-        "PYTHONPATH": str(CONFTEST.parent),
+        "PYTHONPATH": str(CONFTEST.parents[1]),
         "ML_CORE_FAULT_RECORD": str(record),
         "ML_CORE_FAULT_DRAWS": "full",
     }

@@ -5,8 +5,9 @@ r"""A real Slurm of two nodes on this machine, in a private folder, gone without
         slurm.wait(job, "COMPLETED")
         print(slurm.log(job))
 
-Both slurmd run here, as nodes n1 and n2 of one CPU each. All daemons listen on 127.0.0.1 only; the
-key of munge, the state, the logs and the database of sacct lie in the folder.
+Both slurmd run here, as nodes n1 and n2 of one CPU each, if nobody says otherwise. All daemons
+listen on 127.0.0.1 only; the key of munge, the state, the logs and the database of sacct lie in the
+folder.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def available() -> str | None:
 class Cluster:
     """Starts on entering, stops on leaving; also usable by `start` and `stop`.
 
-    `memory_mb` is of each node, half of it what a job gets that asks for none. `grace_s`: warning
+    `cpus` and `memory_mb` are what each node claims to have, whatever this machine has; a job that
+    asks for no memory gets half of it. `grace_s`: warning
     of a preempted job. `requeue_delay_s`: how long a requeued job waits at least (Slurm takes 5 or
     more; sites leave it at 120), and also within what time a step must start, lest its "Job
     credential expired". `kill_wait_s`: from SIGTERM to SIGKILL. Without `accounting`, sacct says
@@ -55,6 +57,7 @@ class Cluster:
         self,
         folder: Path,
         *,
+        cpus: int = 1,
         memory_mb: int = 2000,
         grace_s: int = 5,
         requeue_delay_s: int = 8,
@@ -69,6 +72,7 @@ class Cluster:
         self._conf = render_slurm_conf(
             folder,
             self.ports,
+            cpus=cpus,
             memory_mb=memory_mb,
             grace_s=grace_s,
             requeue_delay_s=requeue_delay_s,
@@ -187,10 +191,21 @@ class Cluster:
         if with_jobs:
             kill_all(lambda: processes_with(f"SLURMD_NODENAME={node}", among=self.processes))
 
-    def start_slurmd(self, node: str) -> None:
-        """Start the daemon of a node, also after it was killed."""
+    def start_slurmd(self, node: str, *, without: Path | None = None) -> None:
+        """Start the daemon of a node, also after it was killed.
+
+        It and its jobs find the folder `without` empty, as on a machine that does not mount it.
+        """
+        command = ["slurmd", "-D", "-N", node]
+        if without is not None:
+            hide = 'mount -t tmpfs none "$0" && exec "$@"'
+            command = ["unshare", "--mount", "bash", "-c", hide, str(without), *command]
         # The processes that supervise its jobs inherit the name, and `with_jobs` finds them by it.
-        self._start(node, "slurmd", "-D", "-N", node, SLURMD_NODENAME=node)
+        self._start(node, *command, SLURMD_NODENAME=node)
+
+    def set_grace(self, seconds: int) -> None:
+        """Give jobs of the partition `low` this long a warning before they are preempted."""
+        self.run("scontrol", "update", "PartitionName=low", f"GraceTime={seconds}")
 
     def start_slurmctld(self) -> None:
         """Start the controller, also after it was killed; returns once it answers."""
@@ -204,8 +219,12 @@ class Cluster:
         latest (SAVE_MAX_WAIT in its state_save.c): so that it remembers, it gets that time.
         """
         time.sleep(6)
-        self._daemons["slurmctld"].kill()
+        self.kill_slurmctld()
         self.start_slurmctld()
+
+    def kill_slurmctld(self) -> None:
+        """Kill the controller as a crash would: nobody answers until it is started again."""
+        self._daemons["slurmctld"].kill()
 
     def _give_up(self, record: dict[str, str], why: str, deadline: float) -> None:
         state, job = record["JobState"], record["JobId"]

@@ -22,6 +22,7 @@ def render_slurm_conf(
     folder: Path,
     ports: Ports,
     *,
+    cpus: int,
     memory_mb: int,
     grace_s: int,
     requeue_delay_s: int,
@@ -42,7 +43,7 @@ def render_slurm_conf(
         else "AccountingStorageType=accounting_storage/none"
     )
     nodes = "\n".join(
-        f"NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs=1 "
+        f"NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs={cpus} "
         f"RealMemory={memory_mb} State=UNKNOWN"
         for name, port in zip(NODES, ports.slurmd, strict=True)
     )
