@@ -48,7 +48,7 @@ test-faults: .venv/installed ## break things on purpose, for an hour or two (DRA
 test-slurm: .venv/installed ## run jobs on a Slurm of two nodes, started here (DRAWS=short: minutes)
 	$(TEST_ENV) ML_CORE_FAULT_DRAWS=$(DRAWS) \
 		$(if $(filter full,$(DRAWS)),ML_CORE_FAULT_RECORD=docs/fault-record.json) \
-		$(BIN)/pytest -m slurm tests/slurm
+		$(BIN)/pytest -n 4 --dist loadfile -m slurm tests/slurm
 	$(BIN)/python docs/generate.py
 
 lint: .venv/installed ## check format, style, types, layers, and that generated files are fresh

@@ -11,12 +11,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import typer.main
 from PIL import Image
 from tiny_champion import train_tiny, write_champion
 from tiny_pcam import write_config
 
 from ml_core.cli import app, main
+from ml_core.cluster.profile import load_profile
 from ml_core.data.layout import split_paths
+from ml_core.pipeline.submitting.words import read_words
 from ml_core.runs import RunDir
 
 ROOT = Path(__file__).parents[1]
@@ -103,9 +106,9 @@ def documented_commands():
         match = re.match(r"\s*(?:\.venv/bin/)?ml-core (.+?)(?:\s+#.*)?$", line)
         # `track ui` serves until it is stopped; it is started and stopped in test_track_ui.py. What
         # is sent to a server that runs is tested with one in test_mlflow_sync.py, twins, each of
-        # which is two processes, in test_twin.py.
+        # which is two processes, in test_twin.py, jobs in test_jobs.py.
         elsewhere = match and (
-            match[1].startswith(("track ui", "twin")) or "--uri http" in match[1]
+            match[1].startswith(("track ui", "twin", "jobs")) or "--uri http" in match[1]
         )
         if match and not elsewhere and not match[1].startswith(("data synth", "data download")):
             commands.append(pytest.param(match[1], id=f"{where}: {match[1]}"))
@@ -120,7 +123,8 @@ def test_every_command_in_the_documentation_works(
     arguments = []
     for word in shlex.split(command):
         if word.endswith((".yaml", "CONFIG")):
-            word = str(stand_ins["search" if arguments == ["tune"] else "config"])
+            searches = arguments[-1] in ("tune", "chain")
+            word = str(stand_ins["search" if searches else "config"])
         elif word.endswith(("champion.json", "CHAMPION")):
             word = str(stand_ins["champion"])
         elif "/study-" in word or word == "STUDY":
@@ -134,7 +138,7 @@ def test_every_command_in_the_documentation_works(
             word = "patch.png"
         elif word.endswith("_x.h5"):
             word = str(split_paths(stand_ins["data"], "valid").x)
-        elif arguments and word in ("data", "DIR", "data/pcam"):
+        elif arguments and word in ("data", "DIR", "data/pcam", "/project/PROJECT/pcam"):
             word = str(stand_ins["data"])
         writes = arguments[:2] in (["data", "pack"], ["data", "split"], ["data", "stage"])
         if writes and len(arguments) == 3:
@@ -142,13 +146,25 @@ def test_every_command_in_the_documentation_works(
         arguments.append(word)
     if arguments[:2] == ["track", "sync"] and "--uri" not in arguments:
         arguments += ["--uri", f"sqlite:///{tmp_path}/mlflow.db"]
-    if "--resume" in arguments and arguments[0] != "tune":  # the run is finished: that is said
+    if arguments[0] == "submit":
+        read_as_submitted(arguments[1:])
+    elif arguments[0] == "doctor":  # whose profiles are of clusters that this machine is not
+        assert main_without_exit(arguments) in (0, 3)
+    elif "--resume" in arguments and arguments[0] != "tune":  # the run is finished: that is said
         assert main_without_exit(arguments) == 2
     elif arguments[0] == "select":  # the centre's colour tells these classes apart as well
         assert main_without_exit(arguments) == 2
         assert "does not beat every baseline" in capsys.readouterr().err
     else:
         assert main_without_exit(arguments) == 0
+
+
+def read_as_submitted(arguments):
+    """Read what follows ``ml-core submit`` up to the queue; tests/slurm sends such jobs to one."""
+    commands = typer.main.get_command(app).commands
+    typed = commands["submit"].make_context("submit", arguments)
+    load_profile(typed.params["profile"], typed.params["ask"] or ())
+    read_words(typed.params["verb"], typed.args, commands)
 
 
 def test_every_verb_is_documented():
