@@ -353,6 +353,21 @@ def test_a_job_that_a_person_told_to_stop_is_not_requeued(run_script):
     assert "told to stop by a person" in ended.log
 
 
+@pytest.mark.parametrize("code", ["138", "143"])
+def test_a_preemption_while_the_node_is_looked_at_is_left_to_slurm(run_script, slurm, code):
+    """A script that ends by it would be FAILED; one that goes on is requeued when it is killed."""
+    slurm.write_program("srun", f'[[ $* != *"bad node"* ]] || exit {code}\n{PROGRAMS["srun"]}')
+    ended = run_script()
+    assert (ended.code, ended.words) == (0, ["train", "/data/pcam_cnn.yaml"])
+
+
+def test_a_node_that_cannot_be_looked_at_ends_the_job_with_a_word(run_script, slurm):
+    slurm.write_program("srun", "echo 'srun: error: Unable to create step' >&2; exit 1\n")
+    ended = run_script()
+    assert (ended.code, ended.words) == (1, None)
+    assert "error: srun cannot start anything on n1 (exit code 1)" in ended.log
+
+
 @pytest.mark.parametrize("code", ["0", "130"])
 def test_a_job_that_slurm_took_away_neither_succeeds_nor_comes_back(run_script, code):
     ended = run_script(variables={"CODE": code, "STATE": "COMPLETING", "ENDS_AT": soon()})
@@ -568,6 +583,16 @@ def test_a_run_that_was_cut_off_empty_says_so_and_its_first_copy_is_fenced(
     assert record.error == "job 5 was started again before anything was saved here"
     with pytest.raises(RunError, match="was taken over by job 5, restart 1"):
         first_copy.check()
+
+
+def test_of_two_starts_of_a_job_the_later_ones_run_is_gone_on_with(tmp_path):
+    """The first copy, on a lost node, may make its run after the second has made its own."""
+    runs = {}
+    for restart, name in ((1, "second"), (0, "first")):
+        runs[name] = RunDir.create(tmp_path, name)
+        Lease.take(runs[name], job="5", restart=restart).release()
+        (runs[name].checkpoints_dir / "step-00000010").mkdir(parents=True)
+    assert run_of_job(tmp_path, "5") == runs["second"].path
 
 
 def test_a_run_that_has_saved_is_not_given_up(tmp_path):

@@ -115,13 +115,19 @@ fails() { echo "bad node: $SLURMD_NODENAME $*"; exit; }
 [[ $3 == no ]] || ! command -v nvidia-smi >/dev/null || timeout 60 nvidia-smi -L >/dev/null ||
   fails "has GPUs that do not answer"
 '
+code=0
 failing=$(once_per_node bash -c "$check" check "$python" "$scratch_dir" "$gpus" |
-  sed -n 's/^bad node: //p')
+  sed -n 's/^bad node: //p') || code=$?
 if [[ -n $failing ]]; then
   error "$failing"
   mapfile -t names < <(cut -d ' ' -f 1 <<<"$failing")
   leave_out "${names[@]}"
   exit 1
+fi
+# 138, 143: preempted already. Slurm starts again what it kills, and not what ends by itself.
+if ((code != 0 && code != 138 && code != 143)); then
+  error "srun cannot start anything on $SLURM_JOB_NODELIST (exit code $code); it says above why"
+  exit "$code"
 fi
 found=$("$python" -c 'import platform; print(platform.python_version())')
 [[ $found == "$python_version" ]] ||

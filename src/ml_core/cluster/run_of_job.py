@@ -19,11 +19,12 @@ from ml_core.runs import RunDir, RunRecord, utc_now
 
 
 def run_of_job(folder: Path, job: str) -> Path | None:
-    """Return the run in `folder` that `job` trained in last, None where it has saved nothing.
+    """Return the run in `folder` of the latest start of `job` that has saved anything, if any.
 
-    A run without a checkpoint has nothing to go on from: the job begins again, with a new one.
+    A run without a checkpoint has nothing to go on from: the job begins again, with a new one. The
+    first copy of a job, on a node that was lost, may begin a run after the second one did.
     """
-    found = {started_at: run.path for started_at, run in _runs_of(folder, job) if _has_saved(run)}
+    found = {when: run.path for when, run in _runs_of(folder, job) if _has_saved(run)}
     return found[max(found)] if found else None
 
 
@@ -50,14 +51,14 @@ def give_up_empty_runs(folder: Path, job: str, restart: int) -> list[Path]:
     return closed
 
 
-def _runs_of(folder: Path, job: str) -> Iterator[tuple[str, RunDir]]:
-    """Yield (when, run) of those that `job` trained in last."""
+def _runs_of(folder: Path, job: str) -> Iterator[tuple[tuple[int, str], RunDir]]:
+    """Yield ((restart, time), run) of those that `job` trained in last."""
     for path in folder.glob("*/generation.json"):
         run = RunDir(path.parent)
         with contextlib.suppress(RunError):  # a damaged one is another job's trouble
             newest = Lineage.read(run.lease_path).newest
             if newest and newest.job == job:
-                yield newest.started_at, run
+                yield (newest.restart, newest.started_at), run
 
 
 def _has_saved(run: RunDir) -> bool:
