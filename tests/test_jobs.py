@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from ml_core.cluster.slurm.accounting import USAGE_FIELDS
+from ml_core.cluster.slurm.jobs import JOB_FIELDS
 from ml_core.cluster.submission import Submission, SubmittedJob, remember
 from ml_core.errors import ClusterError
 from ml_core.pipeline.jobs import jobs
@@ -241,7 +243,7 @@ def test_a_job_of_another_origin_is_listed_too(folder):
     slurm_says(folder, "after")
     record = told()["refuse"]
     assert (record["verb"], record["go_on"], record["folder"]) == (None, None, None)
-    assert record["why"].startswith("it was refused: see the last lines of its log")
+    assert record["why"].startswith("it ended with exit code 2: see its log")
 
 
 def test_a_number_that_slurm_gave_again_is_not_taken_for_the_submitted_job(folder):
@@ -343,6 +345,26 @@ def test_a_task_that_was_cancelled_while_it_waited_leaves_no_trace_and_is_told(f
     records = told()
     assert records["11_1"]["state"] == "COMPLETED"
     assert records["11_2"]["why"].startswith("it was cancelled while it waited, it seems")
+
+
+def test_an_array_that_was_cancelled_before_it_began_is_told_by_its_tasks(folder):
+    submitted(folder)
+    for log in folder.glob("tasks-*.log"):
+        log.unlink()
+    # as measured: the bare number, and in sacct the tasks besides
+    bare = {"JobID": "11", "ArrayJobID": "11", "ArrayTaskID": "N/A", "State": "CANCELLED"}
+    put(folder, "squeue", f"printf '%s\\036' '{row(JOB_FIELDS, **bare, Name='tasks')}'")
+    cancelled = {"State": "CANCELLED by 0", "ElapsedRaw": "0"}
+    number = row(USAGE_FIELDS, **cancelled, JobID="11", JobName="allocation")
+    tasks = row(USAGE_FIELDS, **cancelled, JobID="11_[0-2]", JobName="tasks")
+    put(folder, "sacct", f"printf '%s\\n' '{number}' '{tasks}'")
+    records = jobs(["11"])["jobs"]
+    assert [each["id"] for each in records] == ["11_0", "11_1", "11_2"]
+    assert {each["why"] for each in records} == {"it was cancelled before it started."}
+
+
+def row(names, **values: str) -> str:
+    return "\x1f".join({**dict.fromkeys(names, ""), **values}.values())
 
 
 def is_task(row: str, array: str, task: str) -> bool:

@@ -156,7 +156,8 @@ def test_into_a_pipe_each_sentence_is_one_line():
 
 
 def test_a_command_to_copy_is_never_broken():
-    over = record(is_over=True, state="FAILED", go_on="ml-core train --resume " + "runs/x " * 20)
+    again = "ml-core train --resume " + "runs/x " * 20
+    over = record(is_over=True, state="FAILED", nodes="n1", go_on=again)
     for text in (render_list([over], width=40), render_in_full(over, width=40)):
         assert over["go_on"] in text
 
@@ -165,6 +166,7 @@ def test_how_to_go_on_is_not_said_of_a_job_that_did_well_or_never_began():
     for changes in (
         {"did_well": True, "elapsed_s": 5, "nodes": "n1"},
         {"elapsed_s": 0},
+        {"state": "UNKNOWN", "elapsed_s": None},
         {"is_over": False, "elapsed_s": 5, "nodes": "n1"},
     ):
         told = render_list([record(**{"is_over": True, "go_on": "so", **changes})], width=None)

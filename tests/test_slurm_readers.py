@@ -586,6 +586,12 @@ def test_documented_reasons_are_explained_and_others_passed_on(jobs, reason, tol
     assert why_pending(replace(jobs["118"], reason=reason)).startswith(told)
 
 
+def test_of_several_partitions_one_that_does_not_take_it_is_no_reason_to_give_up(jobs):
+    job = replace(jobs["118"], reason="PartitionTimeLimit", partition="long,short")
+    assert why_pending(job).startswith("one of long,short does not take it (PartitionTimeLimit)")
+    assert "never start" in why_pending(replace(job, partition="short"))
+
+
 @pytest.mark.parametrize(
     ("dependency", "told"),
     [
@@ -786,7 +792,9 @@ def test_a_dependent_job_that_its_owner_cancels_was_cancelled_by_its_owner(usage
         (ExitCode(139), "the program crashed (SIGSEGV)"),
         (ExitCode(0, signal=15), "it was ended by SIGTERM"),
         (ExitCode(143), "it was ended by SIGTERM"),
-        (ExitCode(0, signal=53), "it was ended by signal 53"),
+        (ExitCode(0, signal=53), "Slurm could not start it on its machine"),
+        (ExitCode(0, signal=62), "it was ended by signal 62"),
+        (ExitCode(2), "it ended with exit code 2: bye"),
         (ExitCode(7), "it ended with exit code 7: bye"),
     ],
 )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import logging
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -71,15 +71,15 @@ class Submission:
         except OSError as error:
             raise ClusterError(cannot_write(self.record_path, error)) from error
 
-    @classmethod
-    def load(cls, folder: Path) -> Self:
+    @staticmethod
+    def load(folder: Path) -> Submission:
         """Read what was submitted from `folder`, wherever it was moved to since.
 
         Raises RunError where there is no submission.json, ClusterError where it is none.
         """
         path = folder / "submission.json"
         try:
-            return TypeAdapter(cls).validate_python({**read_json(path), "folder": folder})
+            return _reader().validate_python({**read_json(path), "folder": folder})
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(str(part) for part in problem["loc"])
@@ -87,6 +87,12 @@ class Submission:
                 f"{path} is no record of a submission: {where}: {problem['msg']}. Whether its "
                 "jobs are there still, squeue --me says."
             ) from error
+
+
+@functools.cache
+def _reader() -> TypeAdapter[Submission]:
+    """Return what checks a record: made once, since that takes longer than reading ten."""
+    return TypeAdapter(Submission)
 
 
 def register_path() -> Path:

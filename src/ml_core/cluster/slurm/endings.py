@@ -16,6 +16,14 @@ _SHELL = {
     127: "its script calls a program that is not there: see that the modules and Python's "
     "environment it loads exist on the machines too",
 }
+# What Slurm 22.05 gives as the signal of a job that it could not start: measured with the folder of
+# its log removed while it waited.
+_NOT_STARTED = 53
+# Measured on 22.05 of a task that is cancelled by itself before it starts.
+LEFT_NO_TRACE = (
+    "it was cancelled while it waited, it seems: Slurm tells of other tasks of its array, and of "
+    "this one nothing."
+)
 _KILLED_FOR_MEMORY = signal.SIGKILL
 _FAILED_BEFORE = re.compile(r"(\d+(?:_(?:\d+|\*))?)\(failed\)")  # "afterok:12(failed),afterok:13_*"
 
@@ -135,8 +143,8 @@ def _of_exit(code: ExitCode, log: LogTail, go_on: str) -> str:
         return f"it was interrupted, and saved a checkpoint first: {go_on}."
     if number:
         return _of_signal(number, log, go_on)
-    if code.code == 2:
-        return f"it was refused: {log.error or 'see the last lines of its log'}"
+    if code.code == 2 and log.error:
+        return f"it was refused: {log.error}"
     if code.code == 3:
         found = _or_log(log.error or log.last_line)
         return f"it ran to its end, and what it found needs a look: {found}"
@@ -160,6 +168,11 @@ def _of_traceback(line: str) -> str:
 
 
 def _of_signal(number: int, log: LogTail, go_on: str) -> str:
+    if number == _NOT_STARTED:
+        return (
+            "Slurm could not start it on its machine, most often for want of the folder of its "
+            "log: see that the folder is there, on that machine too, and submit it again."
+        )
     try:
         name = signal.Signals(number).name
     except ValueError:

@@ -29,6 +29,7 @@ ENDED = {
 }  # fmt: skip
 WAITING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 _ID = re.compile(r"\d+(_(\d+|\[[\d,%:-]+\]))?")
+_TOGETHER = re.compile(r"(\d+)_\[([\d,-]+)[^\]]*\]")
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,16 @@ def _log(row: dict[str, str]) -> Path | None:
         r"%(\d*)([jAaux%])", lambda match: values[match[2]].zfill(int(match[1] or 0)), pattern
     )
     return Path(filled)
+
+
+def tasks_of(job_id: str) -> frozenset[str]:
+    """Return the tasks that "12_[0,4-6]" stands for, 12_0, 12_4, 12_5, 12_6; of others itself."""
+    match = _TOGETHER.fullmatch(job_id)
+    if match is None:
+        return frozenset({job_id})
+    spans = [part.partition("-") for part in match[2].split(",")]
+    numbers = [n for first, _, last in spans for n in range(int(first), int(last or first) + 1)]
+    return frozenset(f"{match[1]}_{number}" for number in numbers)
 
 
 def comma_list(ids: Sequence[str]) -> str:

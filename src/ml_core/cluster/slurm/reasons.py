@@ -93,6 +93,12 @@ _REASONS = {
     "WaitingForScheduling": "the scheduler has not looked at it yet: ask again in a minute",
     "None": "the scheduler has not looked at it yet: ask again in a minute",
 }
+# Those of one partition: of several that a job names Slurm tells the last one it tried, and starts
+# the job in another (measured: PartitionTimeLimit of "long,short", which then ran in long).
+_OF_A_PARTITION = {
+    "PartitionDown", "PartitionInactive", "PartitionTimeLimit", "PartitionNodeLimit",
+    "PartitionConfig", "MaxMemPerLimit", "AccountNotAllowed",
+}  # fmt: skip
 # "afterok:12(unfulfilled),afterany:13_*(unfulfilled)", and what each kind waits for, from sbatch(1)
 _DEPENDENCY = re.compile(r"(after\w*):([\d_*]+)(?:\+\d+)?\(unfulfilled\)")
 _AWAITED = {
@@ -130,6 +136,8 @@ def why_pending(job: Job) -> str:
         told = (
             "the machines that it could run on are busy, down or reserved: wait, or ask for others"
         )
+    elif reason in _OF_A_PARTITION and "," in job.partition:
+        told = f"one of {job.partition} does not take it ({reason}), and it waits for the others"
     elif reason in _REASONS:
         told = _REASONS[reason].format(
             id=job.id,

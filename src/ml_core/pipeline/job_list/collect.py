@@ -74,9 +74,16 @@ def _ask_sacct(numbers: Collection[str]) -> tuple[dict[str, Usage], str | None]:
 
 
 def _with_queued(known: dict[str, KnownJob], queued: Iterable[Job]) -> dict[str, KnownJob]:
-    """Return the jobs with what squeue says; tasks that wait together become one."""
+    """Return the jobs with what squeue says; tasks that wait together become one.
+
+    Of an array that was cancelled before a task began, 22.05 keeps the bare number alone.
+    """
     known = dict(known)
-    for job in queued:
+    for job in sorted(queued, key=lambda job: job.id.isdecimal()):
+        untold = [key for key, each in known.items() if each.number == job.id and not each.job]
+        if untold and job.id not in known and not _is_another(known[untold[0]], job.name):
+            known |= {key: replace(known[key], job=job) for key in untold}
+            continue
         tasks = [task for task in KnownJob(job.id).tasks if task in known]
         of_same = known[tasks[0]] if tasks else KnownJob(job.id)
         if _is_another(of_same, job.name):
@@ -102,8 +109,11 @@ def _with_usage(
 
 
 def _is_new(told: KnownJob, known: Iterable[KnownJob], ids: Sequence[str]) -> bool:
-    """Return whether only sacct knows this job of `ids`, and it is not told with others."""
-    covered = {task for each in known for task in each.tasks}
+    """Return whether only sacct knows this job of `ids`, and it is not told with others.
+
+    Of a cancelled array it has the bare number besides the tasks.
+    """
+    covered = {task for each in known for task in (*each.tasks, each.number)}
     return bool(ids) and _is_wanted(told, ids) and not (told.tasks & covered)
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
 from ml_core.cluster.slurm import ExitCode, Job, Usage
-from ml_core.cluster.slurm.jobs import ENDED
+from ml_core.cluster.slurm.jobs import ENDED, tasks_of
 from ml_core.cluster.slurm.log_tail import LogTail, read_tail
 from ml_core.cluster.submission import Submission, SubmittedJob
 from ml_core.pipeline.job_list.log_end import LogEnd, as_shown, read_log_end
 
-_TOGETHER = re.compile(r"(\d+)_\[([\d,-]+)[^\]]*\]")
 UNKNOWN = "UNKNOWN"  # neither Slurm nor the log says
 
 
@@ -43,13 +41,8 @@ class KnownJob:
 
     @cached_property
     def tasks(self) -> frozenset[str]:
-        """The tasks that "12_[0,4-6]" stands for: 12_0, 12_4, 12_5 and 12_6; of others itself."""
-        match = _TOGETHER.fullmatch(self.id)
-        if match is None:
-            return frozenset({self.id})
-        spans = [part.partition("-") for part in match[2].split(",")]
-        numbers = [n for first, _, last in spans for n in range(int(first), int(last or first) + 1)]
-        return frozenset(f"{match[1]}_{number}" for number in numbers)
+        """The tasks that wait together as this one; itself where it is alone."""
+        return tasks_of(self.id)
 
     def stands_for(self, job_id: str) -> bool:
         """Return whether a user who says `job_id`, a job, a task or a whole array, means this."""

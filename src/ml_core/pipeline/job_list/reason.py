@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ml_core.cluster.slurm import Usage, why_ended, why_pending
+from ml_core.cluster.slurm.endings import LEFT_NO_TRACE
 from ml_core.pipeline.job_list.known_job import UNKNOWN, KnownJob
 
 TAKE_UP = "take it up again"
@@ -57,10 +58,7 @@ def _why_unknown(known: KnownJob, jobs: Sequence[KnownJob], *, slurm_answers: bo
     if known.usage is not None:
         return f"squeue has forgotten it, and sacct never heard of its end; {log}"
     if not last and _others_are_told(known, jobs):
-        return (
-            "it was cancelled while it waited, it seems: Slurm tells of other tasks of its array, "
-            "and of this one nothing."
-        )
+        return LEFT_NO_TRACE
     cluster = known.submission.cluster if known.submission is not None else None
     where = f" (it was submitted to the cluster {cluster})" if cluster else ""
     return f"Slurm knows nothing of it here, or no more{where}; {log}"

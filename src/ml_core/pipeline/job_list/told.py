@@ -87,8 +87,9 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
 
 def _may_go_on(record: Mapping[str, Any]) -> bool:
     """Return whether to say how it is taken up: it has begun, is over, and did not end well."""
-    has_begun = record["nodes"] is not None or record["elapsed_s"] is None
-    return bool(record["go_on"]) and record["is_over"] and has_begun and not record["did_well"]
+    told_by_log = record["elapsed_s"] is None and record["log_end"]
+    has_begun = record["nodes"] is not None or told_by_log
+    return bool(record["go_on"] and record["is_over"] and has_begun) and not record["did_well"]
 
 
 def _times(record: Mapping[str, Any]) -> str | None:
