@@ -12,7 +12,7 @@ from pathlib import Path
 from ml_core.cluster.slurm.fields import FIELD_END, RECORD_END
 from ml_core.cluster.slurm.jobs import JOB_FIELDS
 
-# $DIR holds what it knows. sbatch numbers jobs from 1, and refuses the job $REFUSED.
+# $DIR holds what it knows. sbatch numbers jobs from 1, and refuses one of them, or is silent.
 PROGRAMS = {
     "sbatch": """\
 env | grep ^SBATCH_ >"$DIR/environment"
@@ -24,6 +24,8 @@ if [[ $number == "$(cat "$DIR/refused")" ]]; then
 fi
 echo $number >"$DIR/number"
 cp "${@: -1}" "$DIR/$number.sh"
+sed -n 's/^#SBATCH --chdir=//p' "${@: -1}" | sed "s/.*/$number\x1f&\x1e/" >>"$DIR/folders"
+[[ $number != "$(cat "$DIR/silent")" ]] || exec sleep 5
 echo $number
 """,
     "squeue": """\
@@ -32,6 +34,7 @@ if [[ -e $DIR/down ]]; then
   echo "slurm_load_jobs error: Unable to contact slurm controller (connect failure)" >&2
   exit 1
 fi
+if [[ "$*" == *WorkDir* ]]; then cat "$DIR/folders"; exit; fi
 cat "$DIR/queue"
 [[ ! -e $DIR/queue.next ]] || mv "$DIR/queue.next" "$DIR/queue"
 """,
@@ -53,7 +56,13 @@ class FakeQueue:
         self.bin_dir.mkdir(parents=True)
         for name, body in PROGRAMS.items():
             self.write_program(name, f"DIR={self.folder}\n{body}")
-        for name, text in {"number": "0", "refused": "", "queue": ""}.items():
+        for name, text in {
+            "number": "0",
+            "refused": "",
+            "queue": "",
+            "folders": "",
+            "silent": "",
+        }.items():
             (self.folder / name).write_text(text)
 
     def write_program(self, name: str, body: str) -> Path:
@@ -65,6 +74,10 @@ class FakeQueue:
     def refuse(self, number: int) -> None:
         """Refuse the job that would have this number."""
         (self.folder / "refused").write_text(str(number))
+
+    def take_silently(self, number: int) -> None:
+        """Take the job of this number, and not say so."""
+        (self.folder / "silent").write_text(str(number))
 
     @property
     def scripts(self) -> list[str]:

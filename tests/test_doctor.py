@@ -235,7 +235,7 @@ def test_within_a_job_its_own_cpus_and_memory_count(config_path, monkeypatch):
     assert "this job has none" in only(result, "gpu")["told"]
     config = Config.load(config_path, ["data.num_workers=2"])
     other = {
-        each.about: each for each in examine(config, load_profile("generic-cpu"), needs_slurm=True)
+        each.about: each for each in examine(config, load_profile("generic-cpu"), submits=True)
     }
     assert "as the profile asks" in other["cores"].told and other["memory"].level == "ok"
     assert "this job has no GPU; the job asks for none" in other["gpu"].told

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ml_core.preflight.packages import check_packages
-from ml_core.preflight.python import OLDEST, JobPython, Package, check_python
+from ml_core.preflight.python import OLDEST, JobPython, Package, check_python, check_setup
 from ml_core.preflight.versions import is_same, is_within, normalised, parse_requirement
 
 ROOT = Path(__file__).parents[1]
@@ -161,6 +161,14 @@ def test_a_machine_without_modules_is_an_error_only_where_slurm_is(
     monkeypatch.setenv("HOME", str(tmp_path))
     checks, _ = check_python(None, ("2024",), is_cluster=is_cluster)
     assert (checks[0].about, checks[0].level) == ("modules", level)
+
+
+def test_lines_of_the_profile_that_bash_cannot_read_are_an_error_and_none_is_run(tmp_path):
+    assert check_setup(["export A=1", f"touch {tmp_path}/ran"]) == []
+    assert list(tmp_path.iterdir()) == []
+    check = only(check_setup(["export A=1", 'export B="1']))
+    assert (check.level, check.about) == ("error", "setup")
+    assert "line 2: unexpected EOF" in check.told
 
 
 def test_the_oldest_python_is_that_of_pyproject():

@@ -58,7 +58,7 @@ FITS = ("partition=long", "cpus_per_task=1", "mem_gb=0.5", "time=01:00:00")
 def test_a_request_that_can_run_is_one_line(slurm):
     checks, partitions = told(*FITS)
     assert only(checks).level == "ok"
-    assert "partition long can run this: 1 CPUs, 0.5 GB, 1:00:00" in only(checks).told
+    assert "partition long can run this: 1 CPU, 0.5 GB, 1:00:00" in only(checks).told
     assert len(partitions) > 3
 
 

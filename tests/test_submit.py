@@ -1,5 +1,6 @@
 """From what is typed after `ml-core submit` to jobs in the queue, or to why there are none."""
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -14,6 +15,8 @@ from test_architecture import loaded_by
 from tiny_pcam import write_config
 
 from ml_core.cli import app
+from ml_core.cluster.slurm.accounting import USAGE_FIELDS
+from ml_core.cluster.slurm.fields import FIELD_END
 from ml_core.cluster.submission import Submission, register_path, remember, remembered
 from ml_core.config import Config
 from ml_core.errors import ClusterError, ConfigError, MLCoreError, RunError
@@ -41,7 +44,7 @@ def queue(tmp_path, monkeypatch):
 def checks(monkeypatch):
     """What the doctor says, who has tests of his own."""
     said: list[Check] = []
-    monkeypatch.setattr(stage, "examine", lambda config, profile, *, needs_slurm: said)
+    monkeypatch.setattr(stage, "examine", lambda config, profile, **how: said)
     return said
 
 
@@ -170,6 +173,15 @@ def test_a_dry_run_shows_the_script_of_what_would_be_refused_too(submit, checks,
 # What is queued
 
 
+def test_a_dry_run_looks_at_a_new_job_too_and_not_at_the_one_it_is_typed_in(
+    submit, config, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(stage, "examine", lambda config, profile, **how: asked.append(how) or [])
+    submit("train", config, dry_run=True)
+    assert asked == [{"submits": True, "needs_slurm": False}]
+
+
 def test_training_two_seeds_is_an_array_that_reads_the_config_as_it_was(
     submit, queue, config, tmp_path
 ):
@@ -218,6 +230,7 @@ def test_a_profile_of_ones_own_is_found_again_from_elsewhere(submit, config, tmp
 def test_a_chain_searches_one_study_and_each_job_waits_for_the_one_before(
     submit, queue, search_config, tmp_path
 ):
+    queue.show(j77="RUNNING")
     folder = Path(submit("chain", search_config, array=3, after=["77"])["folder"])
     words = [next(line for line in text.splitlines() if line.startswith("words="))
              for text in queue.scripts]  # fmt: skip
@@ -308,6 +321,68 @@ def test_a_refused_first_job_leaves_nothing(submit, queue, config, tmp_path):
     with pytest.raises(ClusterError, match="Invalid partition name"):
         submit("train", config)
     assert (queue.cancelled, list((tmp_path / "runs" / "jobs").iterdir())) == ([], [])
+
+
+@pytest.mark.parametrize(("number", "cancelled"), [(1, "1"), (2, "1 2")])
+def test_what_a_silent_sbatch_may_have_taken_is_looked_for_and_cancelled(
+    submit, queue, search_config, monkeypatch, number, cancelled
+):
+    monkeypatch.setattr("ml_core.cluster.slurm.submit.TIMEOUT_S", 1.0)
+    queue.take_silently(number)
+    with pytest.raises(ClusterError, match=r"sbatch has not answered .* cancelled: "):
+        submit("tune", search_config)
+    assert queue.cancelled == [cancelled]
+
+
+def test_a_controller_that_is_gone_meanwhile_leaves_it_to_the_user(
+    submit, queue, config, monkeypatch
+):
+    monkeypatch.setattr("ml_core.cluster.slurm.submit.TIMEOUT_S", 1.0)
+    queue.take_silently(1)
+    queue.go_down("for good")
+    with pytest.raises(
+        ClusterError, match=r"not cancelled \(squeue .*see squeue --me, and scancel"
+    ):
+        submit("train", config)
+
+
+@pytest.mark.parametrize(
+    ("states", "message"),
+    [
+        ({}, "--after 7: Slurm knows no such job"),
+        ({"j8": "RUNNING"}, "--after 7: Slurm knows no such job"),
+        ({"j7": "FAILED 1"}, "that job is FAILED, so this one would never start"),
+        ({"j7_0": "RUNNING", "j7_1": "CANCELLED"}, "that job is CANCELLED"),
+        ({"j7_0-1": "PENDING"}, None),
+        ({"j7": "COMPLETED"}, None),
+    ],
+)
+def test_what_is_waited_for_must_be_there_and_not_have_failed(
+    submit, queue, config, states, message
+):
+    queue.show(**states)
+    if message is None:
+        assert submit("train", config, after=["7"])["status"] == "submitted"
+        return
+    with pytest.raises(ClusterError, match=message):
+        submit("train", config, after=["7"])
+    assert queue.scripts == []
+
+
+def test_a_task_is_waited_for_by_its_own_number(submit, queue, config):
+    queue.show(**{"j7_0": "FAILED 1", "j7_1-3": "PENDING"})
+    assert submit("train", config, after=["7_2"])["status"] == "submitted"
+    with pytest.raises(ClusterError, match="--after 7_0: that job is FAILED"):
+        submit("train", config, after=["7_0"])
+
+
+def test_the_accounts_remember_how_what_is_waited_for_ended(submit, queue, config):
+    values = dict.fromkeys(USAGE_FIELDS, "")
+    for state, is_fine in (("COMPLETED", True), ("TIMEOUT", False)):
+        row = FIELD_END.join({**values, "JobID": "7", "State": state}.values())
+        queue.write_program("sacct", f"cat <<'END'\n{row}\nEND\n")
+        with contextlib.nullcontext() if is_fine else pytest.raises(ClusterError, match="TIMEOUT"):
+            submit("train", config, after=["7"])
 
 
 def test_two_submissions_of_one_second_have_a_folder_each(submit, config):
@@ -419,6 +494,16 @@ def test_a_run_with_which_a_queued_job_goes_on_is_not_submitted_again(
     queue.show(j1="COMPLETED")
     submit("train", "--resume", run)
     assert len(queue.scripts) == 2
+
+
+def test_a_run_by_another_path_is_the_same_run(submit, queue, config, tmp_path):
+    run = make_run(tmp_path, config)
+    (tmp_path / "link").symlink_to(run.parent)
+    submit("train", "--resume", run)
+    queue.show(j1="PENDING")
+    for other in (tmp_path / "link" / run.name, run / ".." / run.name):
+        with pytest.raises(ClusterError, match=r"job 1 \(PENDING\) goes on with"):
+            submit("train", "--resume", other)
 
 
 def test_a_run_into_which_a_process_writes_is_not_submitted(submit, queue, config, tmp_path):

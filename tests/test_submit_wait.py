@@ -87,6 +87,18 @@ def test_a_cancelled_chain_is_over_though_some_of_it_never_started(queue, follow
     assert [line[:18] for line in said.messages] == ["7 (job): it was ca", "8_[0-1] (job): it "]
 
 
+def test_a_task_of_which_nothing_is_left_is_no_good_end(queue, follow, said):
+    queue.show(j8_0="COMPLETED", j8_2="COMPLETED")
+    assert follow(("8", 3)) is False
+    assert "8_1 (job): it was cancelled while it waited, it seems" in said.text
+
+
+def test_an_array_that_was_cancelled_before_it_began_is_told_once(queue, follow, said):
+    queue.show(j8="CANCELLED")  # as 22.05 lists it then
+    assert follow(("8", 2)) is False
+    assert len(said.messages) == 1
+
+
 def test_a_job_that_slurm_has_forgotten_is_told_from_its_log(queue, follow, said, tmp_path):
     (tmp_path / "job-7.log").write_text("error: no such split.\n")
     assert follow("7") is False

@@ -35,7 +35,7 @@ from ml_core.preflight.model_size import ModelSize, cnn_size, mlp_size
 from ml_core.preflight.network import check_tracker
 from ml_core.preflight.outputs import check_outputs
 from ml_core.preflight.packages import check_packages
-from ml_core.preflight.python import JobPython, check_python
+from ml_core.preflight.python import JobPython, check_python, check_setup
 from ml_core.preflight.slurm import (
     check_slurm,
     check_time,
@@ -83,20 +83,27 @@ def doctor(
 
 
 def examine(
-    config: Config | None, profile: Profile, *, with_torch: bool = False, needs_slurm: bool = False
+    config: Config | None,
+    profile: Profile,
+    *,
+    with_torch: bool = False,
+    submits: bool = False,
+    needs_slurm: bool = False,
 ) -> list[Check]:
     """Return what was looked at: the job's Python, the data, the places, the request, the cluster.
 
-    Without a config, what does not need one. With `needs_slurm` a Slurm that is not there or does
-    not answer is an error. Nothing is printed.
+    Without a config, what does not need one. `submits`: it is for a new job, also where one asks
+    from within a job. With `needs_slurm` a Slurm that is not there or does not answer is an error.
+    Nothing is printed.
     """
     kind = kind_of_machine(os.environ, has_slurm=has_slurm())
-    is_this_job = kind == "job" and not needs_slurm  # one submits from within a job, too
+    is_this_job = kind == "job" and not submits
     checks, python = check_python(
         profile.python, profile.modules, is_cluster=has_slurm(), has_setup=bool(profile.setup)
     )
     if python is not None and worst(checks) != "error":  # else nothing it says of them holds
         checks += check_packages(python)
+    checks += check_setup(profile.setup)
     slurm, partitions = check_slurm(profile, needs_slurm=needs_slurm)
     if config is not None:
         checks += [*_data(config), *_outputs(config)]
@@ -105,7 +112,7 @@ def examine(
     if node_names(partitions) - {os.uname().nodename}:  # jobs run on other machines too
         checks += check_shared(_places(config, python), read_mounts())
     device = config.training.device if config else None
-    checks += check_gpu(device, profile.gpus, kind, submits=needs_slurm)
+    checks += check_gpu(device, profile.gpus, kind, submits=submits)
     if with_torch and python is not None:
         checks += check_torch(python.path, find_gpus()[0])
     checks += [*slurm, *check_time(profile), *check_variables(os.environ)]

@@ -31,6 +31,7 @@ from ml_core.errors import ClusterError, cannot_write
 from ml_core.log import shown
 from ml_core.pipeline.doctor import examine
 from ml_core.pipeline.submitting.asked import compare_with_asked
+from ml_core.pipeline.submitting.awaited import refuse_awaited
 from ml_core.pipeline.submitting.fast_run import take_fast_run
 from ml_core.pipeline.submitting.plan import Order, PlannedJob, plan_jobs
 from ml_core.pipeline.submitting.queueing import new_folder, queue_jobs
@@ -85,10 +86,11 @@ def submit(
     scripts = {job.script_path.name: render_script(job.request, job.profile) for job in planned}
     if dry_run:
         _show(scripts)
-    _refuse_errors(examine(subject.config, asked, needs_slurm=not dry_run))
+    _refuse_errors(examine(subject.config, asked, submits=True, needs_slurm=not dry_run))
     if dry_run:
         logger.info("nothing was written or submitted: this was a dry run")
         return {"status": "dry run", "scripts": scripts}
+    refuse_awaited(after)
     with _alone(words), new_folder(order.folder):
         _write_snapshot(subject, order, diff)
         if fast_dev_run and subject.is_new and verb in (*BEGIN_RUNS, CHAIN):

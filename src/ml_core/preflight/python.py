@@ -88,6 +88,18 @@ def check_python(
     return [*checks, _python_told(interpreter, found, answer)], found
 
 
+def check_setup(lines: Sequence[str]) -> list[Check]:
+    """Return an error where bash cannot read the profile's own lines; nothing is run."""
+    if not lines:
+        return []
+    answer = ask_program(["bash", "-n", "-c", "\n".join(lines)], timeout_s=TIMEOUT_S)
+    if answer.code == 0:
+        return []
+    said = (answer.problem.strip().splitlines() or ["bash does not say why"])[0]
+    told = f"bash cannot read these lines of the profile: {said.removeprefix('bash: -c: ')}."
+    return [error("setup", told, "Mend them: the job would stop there.")]
+
+
 def _environment(*, as_a_job: bool) -> dict[str, str]:
     """Return the variables that the interpreter is started with: the user's, or a login's."""
     ours = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}

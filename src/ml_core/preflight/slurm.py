@@ -117,4 +117,4 @@ def _asked(request: Request) -> str:
     kind = f" {request.gpu_type}" if request.gpu_type else ""
     gpus = f", {request.gpus} GPU{'s' * (request.gpus > 1)}{kind}" if request.gpus else ""
     time = "" if request.time_s is None else f", {fields.duration(request.time_s)}"
-    return f"{nodes}{request.cpus} CPUs{memory}{gpus}{time}"
+    return f"{nodes}{request.cpus} CPU{'s' * (request.cpus > 1)}{memory}{gpus}{time}"

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from ml_core.cluster.slurm import fields
 from ml_core.cluster.slurm.commands import run
 from ml_core.errors import ClusterError
 
@@ -14,6 +15,7 @@ TIMEOUT_S = 120.0  # a busy controller may take the job and answer late; a secon
 # sbatch(1), INPUT ENVIRONMENT VARIABLES: they go before the lines of a script (measured: partition
 # and time limit). What was looked at before is what the script says, and so is what is asked for.
 _BEFORE_THE_SCRIPT = "SBATCH_"
+_WHERE = ("ArrayJobID", "WorkDir")
 
 
 def submit(script: Path) -> str:
@@ -30,6 +32,15 @@ def submit(script: Path) -> str:
             "it: squeue --me"
         )
     return found[0]
+
+
+def jobs_of_folder(folder: Path) -> list[str]:
+    """Return the numbers of this user's jobs in the queue that work in `folder`; ClusterError."""
+    text = run(
+        "squeue", "--noheader", f"--user={os.getuid()}", "--Format", fields.format_of(_WHERE)
+    )
+    rows = fields.records(text, _WHERE)
+    return list(dict.fromkeys(row["ArrayJobID"] for row in rows if row["WorkDir"] == str(folder)))
 
 
 def cancel(jobs: Iterable[str]) -> None:

@@ -92,7 +92,7 @@ def _one_verb(words: Words, config: Config | None, order: Order, *, is_new: bool
         return _job(order, order.name, read, _again(order, *read), config)
     runs = config.output_dir / config.experiment_name
     resume = _again(order, words.verb, "--resume", "RUN")
-    go_on = f"{resume}, where RUN is the folder in {runs} that its log names"
+    go_on = f"{resume}, where RUN is the folder in {runs} that its log names; if none, submit anew"
     job = _job(order, order.name, read, go_on, config)
     seeds = config.all_seeds if len(config.all_seeds) > 1 else ()
     each = tuple(("--set", f"seeds=[{seed}]") for seed in seeds)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ml_core.cluster.job_request import JobRequest
 from ml_core.cluster.job_script import render_script
-from ml_core.cluster.slurm.submit import cancel, submit
+from ml_core.cluster.slurm.commands import Refused
+from ml_core.cluster.slurm.submit import cancel, jobs_of_folder, submit
 from ml_core.cluster.submission import Submission, SubmittedJob, remember
 from ml_core.durable import make_folder
 from ml_core.errors import ClusterError, cannot_write
@@ -58,8 +59,10 @@ def queue_jobs(planned: Sequence[PlannedJob], submission: Submission) -> Submiss
             submission = dataclasses.replace(submission, jobs=tuple(taken))
             submission.save()
     except BaseException as error:
-        if taken:
-            raise ClusterError(_take_back(error, taken, planned)) from error
+        if told := _take_back(taken, submission.folder, is_refused=isinstance(error, Refused)):
+            refused = planned[min(len(taken), len(planned) - 1)].request.name
+            why = str(error) or "interrupted."
+            raise ClusterError(f"{refused}: {why} {told}") from error
         submission.record_path.unlink(missing_ok=True)
         raise
     remember(submission)
@@ -99,16 +102,20 @@ def _submitted(job_id: str, job: PlannedJob) -> SubmittedJob:
     )
 
 
-def _take_back(
-    error: BaseException, taken: Sequence[SubmittedJob], planned: Sequence[PlannedJob]
-) -> str:
-    """Cancel what was taken; return what went wrong and what became of it."""
+def _take_back(taken: Sequence[SubmittedJob], folder: Path, *, is_refused: bool) -> str:
+    """Cancel what was taken; return what became of it, "" where there was nothing.
+
+    Where sbatch did not say no, but was slow or cut off, Slurm may have taken one job more.
+    """
     ids = [job.id for job in taken]
-    refused = planned[min(len(taken), len(planned) - 1)].request.name
-    why = str(error) or f"{type(error).__name__}."
     try:
-        cancel(ids)
+        if not is_refused:
+            ids += [job_id for job_id in jobs_of_folder(folder) if job_id not in ids]
+        if ids:
+            cancel(ids)
     except ClusterError as second:
-        left = " ".join(ids)
-        return f"{refused}: {why} Jobs before it could not be cancelled ({second}): scancel {left}"
-    return f"{refused}: {why} The jobs before it were cancelled: {', '.join(ids)}."
+        return (
+            f"What Slurm had taken is not cancelled ({second}): see squeue --me, and scancel those "
+            f"of {folder.name}{''.join(f', {job_id}' for job_id in ids)}"
+        )
+    return f"What Slurm had taken was cancelled: {', '.join(ids)}." if ids else ""

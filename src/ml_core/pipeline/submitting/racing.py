@@ -54,7 +54,7 @@ def refuse_second(path: Path, user: str, *, is_study: bool) -> None:
     queue = {job.id.partition("_")[0]: job for job in list_jobs(user=user) if not job.has_ended}
     for submission in remembered():
         for submitted in submission.jobs:
-            if submission.resumes == path and submitted.id in queue:
+            if _is_same(submission.resumes, path) and submitted.id in queue:
                 raise _refusal(path, submitted.id, queue[submitted.id].state)
     if is_study:
         return
@@ -68,8 +68,12 @@ def refuse_second(path: Path, user: str, *, is_study: bool) -> None:
         pass  # nobody holds it
 
 
+def _is_same(one: Path | None, other: Path) -> bool:
+    """Return whether both are one folder, however each is spelled."""
+    return one is not None and one.resolve() == other.resolve()
+
+
 def _refusal(path: Path, job: str, state: str) -> ClusterError:
     return ClusterError(
-        f"job {job} ({state}) goes on with {path} already; two would fence each other off. Wait "
-        f"for it, or: scancel {job}"
+        f"job {job} ({state}) goes on with {path} already. Wait for it, or: scancel {job}"
     )

@@ -6,6 +6,8 @@ import logging
 import time
 
 from ml_core.cluster.slurm import ExitCode, Job, Usage, list_jobs, read_usage, why_ended
+from ml_core.cluster.slurm.endings import LEFT_NO_TRACE
+from ml_core.cluster.slurm.jobs import tasks_of
 from ml_core.cluster.submission import Submission, SubmittedJob
 from ml_core.errors import ClusterError
 
@@ -60,9 +62,8 @@ class _Watch:
             for task in tasks:
                 if self._is_over(task):
                     self._tell_queued(submitted, task)
-            if not tasks:
-                self._tell_forgotten(submitted)
             if all(task.id in self._told for task in tasks):
+                self._tell_forgotten(submitted)
                 self._open.remove(submitted)
 
     def _is_over(self, task: Job) -> bool:
@@ -92,12 +93,18 @@ class _Watch:
 
     def _tell_forgotten(self, submitted: SubmittedJob) -> None:
         """Tell from the accounts, or their logs alone, of tasks that squeue knows no more."""
+        told = frozenset[str]().union(*map(tasks_of, self._told))
+        left = [job_id for job_id in submitted.task_ids if job_id not in told]
+        if not left or submitted.id in told:  # an array's number: cancelled before a task began
+            return
         usages = _usages(submitted.id)
-        for job_id in submitted.task_ids:
-            if job_id in self._told:
+        others_are_told = len(left) < len(submitted.task_ids)
+        for job_id in left:
+            usage, tail = usages.get(job_id), _tail(submitted, job_id)
+            if others_are_told and usage is None and not tail:
+                self._tell(submitted, job_id, LEFT_NO_TRACE, is_well=False)
                 continue
-            usage = usages.get(job_id)
-            why = why_ended(None, usage, _tail(submitted, job_id), submitted.go_on)
+            why = why_ended(None, usage, tail, submitted.go_on)
             is_well = usage is not None and _is_well(submitted, usage.state, usage.exit_code)
             self._tell(submitted, job_id, why, is_well)
 
