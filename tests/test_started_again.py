@@ -6,6 +6,7 @@ import signal
 import pytest
 from tiny_pcam import write_config, write_tiny_pcam
 
+from ml_core.checkpoint import load_last
 from ml_core.config import Config
 from ml_core.errors import RunError
 from ml_core.pipeline import run as run_stage
@@ -105,6 +106,65 @@ def test_a_job_told_to_stop_while_it_evaluates_leaves_that_to_its_next_start(
     scored.signals = []
     assert run_stage.resume(RunDir.open(run["run"]).path, command="a test")["status"] == "completed"
     assert scored == ALL
+
+
+@pytest.mark.parametrize("while_it", ["saves the last epoch", "closes its record"])
+def test_a_job_told_to_stop_after_the_last_step_leaves_the_evaluation_to_its_next_start(
+    config, scored, monkeypatch, caplog, while_it
+):
+    """Slurm tells of a time limit once: who evaluates in spite of it is killed by the limit."""
+    told = tell_to_stop_when(monkeypatch, while_it)
+    with caplog.at_level("INFO"):
+        result = run_stage.run(config, command="a test")
+    assert (told, result["status"], scored) == (["SIGUSR1"], "interrupted", [])
+    (run,) = result["runs"]
+    assert RunRecord.load(RunDir.open(run["run"])).status == "completed"
+    assert (
+        "told to stop: trained, but not evaluated; go on with: ml-core run --resume" in caplog.text
+    )
+
+
+def test_a_training_told_to_stop_when_it_is_done_is_done_and_begins_no_other(
+    config, monkeypatch, caplog
+):
+    tell_to_stop_when(monkeypatch, "saves the last epoch")
+    assert train_stage.train(config, command="a test")["status"] == "completed"
+    with caplog.at_level("INFO"):
+        two = config.model_copy(update={"seed": 42, "seeds": [42, 43]})
+        result = train_stage.train(two, command="a test")
+    assert (result["status"], len(result["runs"])) == ("interrupted", 1)
+    assert "told to stop before seed 43 was begun" in caplog.text
+
+
+def test_a_training_told_to_stop_before_its_first_step_takes_that_and_saves(config, monkeypatch):
+    tell_to_stop_when(monkeypatch, "builds the model")
+    result = train_stage.train(config, command="a test")
+    assert result["status"] == "interrupted"
+    assert (
+        load_last(RunDir.open(result["runs"][0]["run"]).checkpoints_dir).state["train"]["step"] == 1
+    )
+
+
+MOMENTS = {
+    "builds the model": "_describe",
+    "saves the last epoch": "_note_best",
+    "closes its record": "utc_now",
+}
+
+
+def tell_to_stop_when(monkeypatch, while_it):
+    """Let SIGUSR1 come in a moment of each training; return the names of those that came."""
+    name = MOMENTS[while_it]
+    real, told = getattr(train_stage, name), []
+
+    def at_that_moment(*arguments):
+        assert signal.getsignal(signal.SIGUSR1) != signal.SIG_DFL, "this would end the process"
+        os.kill(os.getpid(), signal.SIGUSR1)
+        told.append("SIGUSR1")
+        return real(*arguments)
+
+    monkeypatch.setattr(train_stage, name, at_that_moment)
+    return told
 
 
 def test_a_signal_ends_the_body_once_and_the_handlers_of_before_come_back():

@@ -259,6 +259,48 @@ def test_a_run_killed_after_it_lost_patience_does_not_train_on(data_dir, tmp_pat
     assert resumed.state.step == stopped.state.step
 
 
+class TellingToStop:
+    """The validation split, one patch a batch; a SIGTERM comes with the second, if `armed`."""
+
+    def __init__(self, data_dir):
+        self.batches = list(open_loader(data_dir, "valid", batch_size=1))
+        self.num_read, self.armed = 0, True
+
+    def __iter__(self):
+        for number, batch in enumerate(self.batches):
+            if self.armed and number == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            self.num_read += 1
+            yield batch
+
+
+def test_a_validation_is_given_up_when_told_to_stop_and_made_when_training_goes_on(
+    data_dir, tmp_path
+):
+    train, valid = open_loader(data_dir, "train"), TellingToStop(data_dir)
+    stopped = make_trainer(data_dir, tmp_path, "stopped", epochs=1)
+    result = stopped.fit(train, valid)
+    assert (result.status, result.told_to_stop) == ("interrupted", True)
+    assert valid.num_read <= 2 < len(valid.batches)
+    stopped.tracker.close()
+    valid.armed = False
+    resumed = make_trainer(data_dir, tmp_path, "again", epochs=1)
+    resumed.load_checkpoint(load_last(stopped.tracker.run.checkpoints_dir))
+    straight = make_trainer(data_dir, tmp_path, "straight", epochs=1)
+    metrics = [trainer.fit(train, valid).val_metrics for trainer in (resumed, straight)]
+    assert resumed.state.step == stopped.state.step and metrics[0] == metrics[1]
+    assert digest(resumed) == digest(straight)
+
+
+def test_who_was_told_to_stop_too_late_for_this_training_hears_of_it(data_dir, tmp_path):
+    trainer = make_trainer(data_dir, tmp_path, epochs=1, early_stopping_patience=1)
+    assert not fit(trainer, data_dir).told_to_stop
+    late = make_trainer(data_dir, tmp_path, "late", epochs=1)
+    late._save = lambda *, best: os.kill(os.getpid(), signal.SIGUSR1)  # the last checkpoint
+    result = fit(late, data_dir)
+    assert (result.status, result.told_to_stop) == ("completed", True)
+
+
 class OfTheCourse:
     """A loader of (images, labels) that cannot be told where to begin."""
 

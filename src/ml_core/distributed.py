@@ -52,6 +52,16 @@ class Ranks:
         if self.world_size > 1:
             self._connected.sum_(numbers)
 
+    def any(self, wants: bool) -> bool:
+        """Return whether any rank wants; as patient as `sum_`."""
+        if self.world_size == 1:
+            return wants
+        import torch
+
+        asked = torch.tensor([int(wants)])
+        self.sum_(asked)
+        return bool(asked)
+
     def share_text(self, text: str | None) -> str:
         """Return the text of rank 0, for which the others, who pass None, wait half an hour."""
         if self.world_size > 1:

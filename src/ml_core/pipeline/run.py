@@ -54,15 +54,22 @@ def resume(
 
 def _score_or_stop(result: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Score what was just trained; asked to stop by a scheduler, leave that to the next start."""
+    if result["status"] != "interrupted" and result["runs"][-1]["told_to_stop"]:
+        return _left(result, "told to stop: trained, but not evaluated")
     try:
         with stopped_at_once():
             return _score(result, overrides)
     except StoppedError as signal_name:
-        how = "; ".join(
-            f"ml-core run --resume {shown(Path(trained['run']))}" for trained in result["runs"]
-        )
-        logger.info("%s: trained, but not evaluated to the end; go on with: %s", signal_name, how)
-        return {**result, "status": "interrupted"}
+        return _left(result, f"{signal_name}: trained, but not evaluated to the end")
+
+
+def _left(result: dict[str, Any], why: str) -> dict[str, Any]:
+    """Say how to go on with what is trained, and return it as interrupted."""
+    how = "; ".join(
+        f"ml-core run --resume {shown(Path(trained['run']))}" for trained in result["runs"]
+    )
+    logger.info("%s; go on with: %s", why, how)
+    return {**result, "status": "interrupted"}
 
 
 def _score(result: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:

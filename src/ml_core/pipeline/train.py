@@ -40,6 +40,12 @@ from ml_core.pipeline.parts.elsewhere import elsewhere_findings, note_elsewhere
 from ml_core.pipeline.parts.finished_run import is_of_this_job, is_over, result_of
 from ml_core.pipeline.parts.numerics import prepare
 from ml_core.pipeline.parts.ranks import Invitation, joined_ranks
+from ml_core.pipeline.parts.same_on_ranks import (
+    Hashes,
+    facts_here,
+    hash_data_of_node,
+    refuse_another_than_first,
+)
 from ml_core.pipeline.parts.splits import (
     changed_rows,
     check_data,
@@ -61,6 +67,7 @@ from ml_core.reproducibility import (
 from ml_core.reproducibility.packages import render_packages
 from ml_core.runs import RunDir, RunRecord, utc_now, write_text
 from ml_core.solver import Trainer
+from ml_core.solver.interrupt import StopRequest
 from ml_core.solver.state import FitResult
 from ml_core.solver.trainer import OnEpoch
 from ml_core.tracking import ExperimentTracker, finish_sync, start_sync
@@ -72,19 +79,27 @@ SPLITS = ("train", "valid")
 
 
 def train(config: Config, *, command: str) -> dict[str, Any]:
-    """Train every seed of `config`; return {"status", "runs": [...]}, for `--json`."""
+    """Train every seed of `config`; return {"status", "runs": [...]}, for `--json`.
+
+    Told to stop before all are trained, the status is interrupted.
+    """
     for name, query in config.slices.items():  # refused now, not after hours
         compile_query(query, FACTS, name)
     with joined_ranks(config) as ranks:
         if ranks.is_first:
             gate = pass_gate(config, SPLITS)
             checks = check_data(config, SPLITS, gate.exclude, gate.hashes)
-        results = []
+        else:
+            hashes = hash_data_of_node(config, ranks)
+        results: list[dict[str, Any]] = []
         for seed in config.all_seeds:
+            if results and ranks.any(results[-1]["told_to_stop"]):
+                logger.info("told to stop before seed %d was begun", seed)
+                return {"status": "interrupted", "runs": results}
             if ranks.is_first:
                 trained = train_seed(config, seed, checks, gate, command=command, ranks=ranks)
             else:
-                trained = _follow(ranks)
+                trained = _follow(ranks, hashes)
             results.append(trained)
             if trained["status"] == "interrupted":
                 _leave_together(ranks)
@@ -104,7 +119,7 @@ def train_seed(
     on_epoch: OnEpoch | None = None,
     ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
-    """Make a run directory and train in it; return {"run", "status", "best", "findings"}.
+    """Make a run directory and train in it; return what `result_of` does.
 
     A trial of a study brings its own empty `run`, what its record says of the `study`, and an
     `on_epoch` that may stop it.
@@ -168,7 +183,7 @@ def resume(
         if ranks.is_first:
             result = _go_on(run, record, config, on_epoch, elsewhere, ranks)
         else:
-            result = _follow(ranks, overrides)
+            result = _follow(ranks, hash_data_of_node(config, ranks), overrides)
         if result["status"] == "interrupted":
             _leave_together(ranks)
         return result
@@ -216,8 +231,11 @@ def _leave_together(ranks: Ranks) -> None:
         ranks.wait()
 
 
-def _follow(ranks: Ranks, overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """Take this rank's part in the training that rank 0 has made or goes on with."""
+def _follow(ranks: Ranks, hashes: Hashes, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """Take this rank's part in the training that rank 0 has made or goes on with.
+
+    `hashes`: see `hash_data_of_node`. Raises RunError where this rank would compute another result.
+    """
     invitation = Invitation.from_text(ranks.share_text(None))
     run = invitation.run
     record = RunRecord.load(run)
@@ -225,9 +243,10 @@ def _follow(ranks: Ranks, overrides: Iterable[str] = ()) -> dict[str, Any]:
     checkpoint = load_checkpoint(invitation.checkpoint) if invitation.checkpoint else None
     num_threads = checkpoint.state["num_threads"] if checkpoint else config.training.num_threads
     prepare(config, num_threads, ranks)
+    refuse_another_than_first(invitation.facts, config, record, hashes, ranks.rank)
     trainer, batches, valid = _build(config, run, record, checkpoint, ranks=ranks)
     result = trainer.fit(batches, valid)
-    return {"run": str(run.path), "status": result.status, "best": {}, "findings": []}
+    return {"run": str(run.path), "status": result.status, "told_to_stop": result.told_to_stop}
 
 
 def _train_in(
@@ -240,14 +259,30 @@ def _train_in(
     ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Build everything, fit, and leave the record as it ended, whatever happens."""
+    # Until all is written: Slurm tells of a time limit once, and that must not end this process.
+    with StopRequest() as stop:
+        _fit_and_record(run, record, config, lease, checkpoint, on_epoch, ranks, stop)
+        return result_of(run, record, told_to_stop=bool(stop))
+
+
+def _fit_and_record(
+    run: RunDir,
+    record: RunRecord,
+    config: Config,
+    lease: Lease,
+    checkpoint: Checkpoint | None,
+    on_epoch: OnEpoch | None,
+    ranks: Ranks,
+    stop: StopRequest,
+) -> None:
     logger.info("run    %s", shown(run.path))
     started = time.monotonic()
     record.save(run)  # before the syncer looks, which leaves a run that is not running
     sync = start_sync(run, config.tracking.mlflow_uri) if config.tracking.mlflow_uri else None
     try:
-        ranks.share_text(Invitation(run, checkpoint.path if checkpoint else None).to_text())
+        _invite(run, checkpoint, config, ranks)
         with explained():  # torch raises a reader's death wherever this process happens to be
-            result = _fit(run, record, config, lease, checkpoint, on_epoch, ranks)
+            result = _fit(run, record, config, lease, checkpoint, on_epoch, ranks, stop)
         record.status = result.status
         record.findings = [*result.findings, *elsewhere_findings(record)]
     except BaseException as error:
@@ -277,7 +312,13 @@ def _train_in(
             record.best.get("epoch"), config.training.best_metric,
             record.best.get("value", float("nan")), shown(run.checkpoints_dir / "best"),
         )  # fmt: skip
-    return result_of(run, record)
+
+
+def _invite(run: RunDir, checkpoint: Checkpoint | None, config: Config, ranks: Ranks) -> None:
+    """Tell the other ranks, if there are any, what to train."""
+    if ranks.world_size > 1:
+        path = checkpoint.path if checkpoint else None
+        ranks.share_text(Invitation(run, path, facts_here(config)).to_text())
 
 
 def _fit(
@@ -288,6 +329,7 @@ def _fit(
     checkpoint: Checkpoint | None,
     on_epoch: OnEpoch | None,
     ranks: Ranks,
+    stop: StopRequest,
 ) -> FitResult:
     """Train in `run`, logging and saving there, and keep in the record what was best."""
     chain = Chain(run.chain_path)
@@ -300,7 +342,7 @@ def _fit(
     with tracker, contextlib.closing(chain):
         trainer, batches, valid = _build(
             config, run, record, checkpoint,
-            tracker=tracker, on_epoch=on_epoch, chain=chain, lease=lease, ranks=ranks,
+            tracker=tracker, on_epoch=on_epoch, chain=chain, lease=lease, ranks=ranks, stop=stop,
         )  # fmt: skip
         try:
             result = trainer.fit(batches, valid)

@@ -55,9 +55,13 @@ class TrainState:
 
 @dataclass
 class FitResult:
-    """How `fit` ended: status is completed, stopped_early, pruned or interrupted."""
+    """How `fit` ended: status is completed, stopped_early, pruned or interrupted.
+
+    `told_to_stop`: whether a rank was, be it so late that there was nothing left to interrupt.
+    """
 
     status: str
     state: TrainState
     findings: list[Finding] = field(default_factory=list)
     val_metrics: dict[str, float] = field(default_factory=dict)  # of the last epoch
+    told_to_stop: bool = False

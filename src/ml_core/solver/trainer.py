@@ -7,10 +7,11 @@ a resumed run ends in the same bits as one that was never stopped.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,10 @@ OnEpoch = Callable[[int, Mapping[str, float]], bool]
 DEAD_UNIT_PATCHES = 512  # of the validation split, looked at after each epoch
 
 
+class _ToldToStopError(Exception):
+    """Ends a validation that is given up."""
+
+
 class Trainer:
     """Trains `model` on batches of (images, labels) or `Batch`.
 
@@ -65,7 +70,8 @@ class Trainer:
 
     `ranks` share every step and every validation; the first of them writes. `chain` is told the
     batches of every step and the state every `chain_every` steps; `lease` says before each
-    checkpoint and epoch line whether this is still the process that may write.
+    checkpoint and epoch line whether this is still the process that may write. `stop` is who has
+    been listening for signals; by default `fit` does, while it runs.
     """
 
     def __init__(
@@ -82,6 +88,7 @@ class Trainer:
         ranks: Ranks = ALONE,
         chain: Chain | None = None,
         lease: Lease | None = None,
+        stop: StopRequest | None = None,
     ) -> None:
         course = {} if isinstance(config, TrainerSettings) else dict(config)
         self.settings = (
@@ -106,7 +113,8 @@ class Trainer:
         self._on_epoch = on_epoch
         self._chain = chain
         self._lease = lease
-        self._stop = StopRequest()
+        self._stop = StopRequest() if stop is None else stop
+        self._listens_itself = stop is None
         self._agreed_to_stop = False  # what all ranks know since the last step
         self._whole = WholeBatches((), ranks)  # of the loader that is trained on
 
@@ -115,25 +123,26 @@ class Trainer:
     def fit(self, train_loader: Iterable[Any], val_loader: Iterable[Any]) -> FitResult:
         """Train to the last epoch, or until the best metric stops rising, or until interrupted.
 
-        After every epoch: one validation pass, one line in metrics.jsonl, one checkpoint. Raises
+        After every epoch: one validation pass, one line in metrics.jsonl, one checkpoint. A pass
+        during which one is told to stop is given up, and made when the training goes on. Raises
         TrainingError at the first loss or gradient that is not finite; no weight was changed by it.
         """
         settings, state = self.settings, self.state
         status, metrics = "completed", dict[str, float]()
-        with self._stop as stop:
+        with self._stop if self._listens_itself else contextlib.nullcontext():
             while state.epoch <= settings.epochs:
                 if self._has_lost_patience():  # it had, before it was killed
                     status = "stopped_early"
                     break
                 started, patches_before = time.perf_counter(), state.patches
                 self._train_batches(train_loader)
-                if self._must_stop():
+                train_s = time.perf_counter() - started
+                rate = (state.patches - patches_before) / train_s
+                predictions = None if self._must_stop() else self._validate(val_loader)
+                if predictions is None:
                     self._save(best=False)
                     status = "interrupted"
                     break
-                train_s = time.perf_counter() - started
-                rate = (state.patches - patches_before) / train_s
-                predictions = self.predict(val_loader, f"epoch {state.epoch} valid")
                 metrics = predictions.metrics()
                 self._watch(predictions, val_loader)
                 self._link()
@@ -148,10 +157,11 @@ class Trainer:
                 if self._has_lost_patience():
                     status = "stopped_early"
                     break
-                if self._any_rank_wants(bool(stop)):
-                    status = "interrupted" if state.epoch <= settings.epochs else status
+                if state.epoch <= settings.epochs and self.ranks.any(bool(self._stop)):
+                    status = "interrupted"
                     break
-        return FitResult(status, state, self.findings, metrics)
+            told = status == "interrupted" or self.ranks.any(bool(self._stop))
+        return FitResult(status, state, self.findings, metrics, told)
 
     def _finish_epoch(self, metrics: dict[str, float], rate: float, seconds: float) -> bool:
         """Log the epoch that just ended; return whether it is the best so far."""
@@ -186,14 +196,6 @@ class Trainer:
     def _must_stop(self) -> bool:
         """Return whether training ends after this step; ranks end together, so a step later."""
         return bool(self._stop) if self.ranks.world_size == 1 else self._agreed_to_stop
-
-    def _any_rank_wants(self, stop: bool) -> bool:
-        """Return whether any rank was asked to stop; all ranks must ask at the same place."""
-        if self.ranks.world_size == 1:
-            return stop
-        asked = torch.tensor([int(stop)])
-        self.ranks.sum_(asked)
-        return bool(asked)
 
     def _has_lost_patience(self) -> bool:
         patience = self.settings.early_stopping_patience
@@ -250,17 +252,43 @@ class Trainer:
 
         Each rank predicts the batches that its loader gives it, and gets those of the others.
         """
-        total = num_batches_of(dataloader)
-        bar = progress(batches_of(dataloader), total=total, description=description)
-        own = None
-        if total != 0:  # there may be fewer batches than ranks
-            own = predict(
-                self.model, bar, self.device, precision=self.settings.precision, split="valid"
-            )
+        own = self._predict_own(dataloader, batches_of(dataloader), description)
+        return self._gather(own, dataloader)
+
+    def _validate(self, loader: Any) -> Predictions | None:
+        """Return the predictions for `loader`; None where a rank was told to stop meanwhile."""
+        description = f"epoch {self.state.epoch} valid"
+        try:
+            own = self._predict_own(loader, self._until_told(batches_of(loader)), description)
+        except _ToldToStopError:
+            own = None
+        if self.ranks.any(bool(self._stop)):
+            return None
+        return self._gather(own, loader)
+
+    def _until_told(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            if self._stop:
+                raise _ToldToStopError
+            yield batch
+
+    def _predict_own(
+        self, loader: Any, batches: Iterable[Batch], description: str
+    ) -> Predictions | None:
+        """Return the predictions for this rank's `batches`; there may be fewer than ranks."""
+        total = num_batches_of(loader)
+        if total == 0:
+            return None
+        bar = progress(batches, total=total, description=description)
+        return predict(
+            self.model, bar, self.device, precision=self.settings.precision, split="valid"
+        )
+
+    def _gather(self, own: Predictions | None, loader: Any) -> Predictions:
         if self.ranks.world_size == 1:
             assert own is not None, "alone one predicts everything"
             return own
-        return gather_predictions(own, len(dataloader.dataset), self.ranks)
+        return gather_predictions(own, len(loader.dataset), self.ranks)
 
     def _train_batches(self, loader: Iterable[Any]) -> None:
         """Take the optimizer steps of the epoch that are still to do, until done or stopped."""

@@ -15,13 +15,14 @@ def is_over(record: RunRecord) -> bool:
     return record.status in ("completed", "stopped_early", "pruned")
 
 
-def result_of(run: RunDir, record: RunRecord) -> dict[str, Any]:
-    """Return {"run", "status", "best", "findings"}, what training gives."""
+def result_of(run: RunDir, record: RunRecord, *, told_to_stop: bool = False) -> dict[str, Any]:
+    """Return {"run", "status", "best", "findings", "told_to_stop"}, what training gives."""
     return {
         "run": str(run.path),
         "status": record.status,
         "best": record.best,
         "findings": [finding.message for finding in record.findings],
+        "told_to_stop": told_to_stop,
     }
 
 

@@ -18,6 +18,7 @@ from ml_core.pipeline.parts.device import choose_precision
 from ml_core.pipeline.parts.splits import train_loader
 from ml_core.reproducibility import seed_everything
 from ml_core.solver import Trainer
+from ml_core.solver.interrupt import StopRequest
 from ml_core.solver.optim import build_optimizer, build_scheduler
 from ml_core.solver.settings import TrainerSettings
 from ml_core.solver.trainer import OnEpoch
@@ -36,11 +37,12 @@ def build_trainer(
     chain: Chain | None = None,
     lease: Lease | None = None,
     ranks: Ranks = ALONE,
+    stop: StopRequest | None = None,
 ) -> tuple[Trainer, PatchLoader]:
     """Return the loop and its batches, as `config` says; the weights are drawn by `config.seed`.
 
     `model` is one to go on with. Without a `tracker` nothing is written as long as only single
-    epochs or steps are taken. `chain`, `lease` and `ranks`: see `Trainer`.
+    epochs or steps are taken. `chain`, `lease`, `ranks` and `stop`: see `Trainer`.
     """
     seed_everything(config.seed)
     if model is None:
@@ -66,6 +68,7 @@ def build_trainer(
         chain=chain,
         lease=lease,
         ranks=ranks,
+        stop=stop,
     )
     return trainer, batches
 
