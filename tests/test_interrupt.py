@@ -2,11 +2,16 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
-from ml_core.solver.interrupt import SIGNALS, StopRequest
+from ml_core.runs import RunDir, RunRecord
+from ml_core.solver.interrupt import OF_A_SCHEDULER, SIGNALS, StopRequest
 
 NAMES = ["SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"]
 
@@ -74,3 +79,29 @@ def test_outside_the_main_thread_nothing_is_installed():
     thread.start()
     thread.join()
     assert seen == [(False, before)]
+
+
+def test_the_syncer_outlives_what_slurm_sends_to_every_process(tmp_path):
+    """Training goes on to save and to log, and the syncer is to send that as well."""
+    run = RunDir.create(tmp_path, "run")
+    RunRecord(experiment_name="tiny", seed=1, command="a test").save(run)
+    command = [sys.executable, "-m", "ml_core.tracking.mlflow_sync", "--follow"]
+    syncer = subprocess.Popen([*command, f"--run={run.path}", "--uri=http://127.0.0.1:9"])
+    try:
+        deadline = time.monotonic() + 60
+        while not (ignored := ignored_by(syncer.pid)) & set(OF_A_SCHEDULER):
+            assert syncer.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(0.05)  # all are ignored at once, but not in one instruction
+        ignored = ignored_by(syncer.pid)
+    finally:
+        syncer.kill()
+        syncer.wait()
+    assert ignored >= set(OF_A_SCHEDULER)
+
+
+def ignored_by(pid):
+    """Return the signals that a process ignores: SigIgn of proc(5)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    mask = int(next(line.split()[1] for line in status.splitlines() if "SigIgn" in line), 16)
+    return {number for number in signal.Signals if mask >> (number - 1) & 1}

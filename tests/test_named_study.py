@@ -1,10 +1,13 @@
 """`tune --study DIR --workers 0`: a job begins the study, others find it where they were told."""
 
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from search_steps import end, take
@@ -13,7 +16,9 @@ from typed import typed
 
 from ml_core.config import Config
 from ml_core.errors import RunError
+from ml_core.pipeline import tune as tune_stage
 from ml_core.pipeline.searching import begin_study as begin
+from ml_core.pipeline.searching.finish_study import finish_study
 from ml_core.pipeline.tune import resume, tune
 from ml_core.search.study_dir import StudyDir, StudyRecord
 
@@ -97,9 +102,9 @@ def test_a_folder_that_holds_something_else_is_refused_and_an_empty_one_taken(co
 
 
 def test_of_several_that_begin_one_study_one_does_and_all_agree(config, tmp_path, monkeypatch):
-    from ml_core.pipeline import tune as stage
-
-    monkeypatch.setattr(stage, "find_study", lambda *_: None)  # as if all had looked before any
+    monkeypatch.setattr(
+        tune_stage, "find_study", lambda *_: None
+    )  # as if all had looked before any
     with ThreadPoolExecutor(4) as pool:
         done = list(pool.map(lambda _: begun_at(tmp_path / "s", config), range(4)))
     assert {each["study"] for each in done} == {str(tmp_path / "s")}
@@ -132,6 +137,25 @@ def test_a_worker_that_comes_when_all_is_done_ends_well_and_several_may_finish(c
 
 def come_late(path):
     assert resume(path, workers=1, command="late")["status"] == "completed"
+
+
+def test_a_warning_of_the_time_limit_does_not_end_who_writes_the_studys_page(
+    config, tmp_path, monkeypatch
+):
+    begun_at(tmp_path / "s", config)
+    study = StudyDir.open(tmp_path / "s")
+    for number in range(2):
+        end(take(study, number, params={"optimizer.lr": 0.1}), "complete", [0.5], value=0.5)
+    gone = SimpleNamespace(is_at_work=False, refusals=[], num_dead=0)
+    monkeypatch.setattr(tune_stage, "Crew", lambda *_, **__: gone)
+
+    def finish(study):
+        assert signal.getsignal(signal.SIGUSR1) != signal.SIG_DFL, "this would end the process"
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return finish_study(study)
+
+    monkeypatch.setattr(tune_stage, "finish_study", finish)
+    assert tune_stage._run(study, 1, "a test")["status"] == "completed"
 
 
 def test_the_server_of_workers_outlives_what_slurm_sends_to_every_process():

@@ -154,11 +154,12 @@ def _run(study: StudyDir, num_workers: int, command: str) -> dict[str, Any]:
             lines.show()
         lines.show()
         is_stopped = bool(stop)
-    try:
-        return _settle(study, crew, is_stopped=is_stopped)
-    finally:
-        if config.tracking.mlflow_uri is not None:
-            _send(study, config.tracking.mlflow_uri)
+        # Still listening: who writes the study's page is not ended by a warning of the time limit.
+        try:
+            return _settle(study, crew, is_stopped=is_stopped)
+        finally:
+            if config.tracking.mlflow_uri is not None:
+                _send(study, config.tracking.mlflow_uri)
 
 
 def _settle(study: StudyDir, crew: Crew, *, is_stopped: bool) -> dict[str, Any]:

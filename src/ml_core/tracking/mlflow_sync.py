@@ -267,9 +267,10 @@ def main() -> int:
         if not args.follow:
             print(sync_run(run, args.uri))
             return 0
-        # Slurm sends SIGTERM to all processes of a job that runs out of time. Training then still
+        # Slurm sends these to all processes of a job that runs out of time. Training then still
         # saves and logs; the syncer's own end is the end of training.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
         os.nice(10)
         return 0 if follow_run(run, args.uri, args.parent) else 2
     except MLCoreError as error:
