@@ -406,6 +406,39 @@ def test_ctrl_c_ends_the_waiting_and_no_job(submit, queue, config, monkeypatch, 
     assert queue.cancelled == []
 
 
+@pytest.mark.parametrize("verb", ["evaluate", "explain", "report", "compare", "select"])
+@pytest.mark.parametrize("place", ["empty", "tiny.yaml"])
+def test_what_is_no_run_is_refused_before_it_waits(submit, queue, config, tmp_path, verb, place):
+    (tmp_path / "empty").mkdir()
+    runs = [make_run(tmp_path, config)] if verb in ("compare", "select") else []
+    with pytest.raises(RunError, match=f"{place} is neither a run"):
+        submit(verb, *runs, tmp_path / place)
+    assert queue.scripts == []
+
+
+@pytest.mark.parametrize("verb", ["tune", "chain"])
+def test_a_study_of_another_config_is_not_begun_again(submit, queue, search_config, tmp_path, verb):
+    study = tmp_path / "study"
+    study.mkdir()
+    (study / "study.json").write_text("{}")
+    write_text(study / "config.yaml", Config.load(search_config).dump_yaml())
+    submit(verb, search_config, "--study", study)
+    before = len(queue.scripts)
+    with pytest.raises(RunError, match=r"a study of another config: search\.num_trials"):
+        submit(verb, search_config, "--study", study, "--set", "search.num_trials=9")
+    with pytest.raises(RunError, match="is no study"):
+        submit(verb, search_config, "--study", search_config.parent)
+    assert len(queue.scripts) == before
+
+
+@pytest.mark.parametrize(("ask", "warns"), [("mem_gb=1.5", True), ("mem_gb=2", False)])
+def test_a_search_that_is_not_tried_first_is_told_what_it_takes_at_least(
+    submit, search_config, said, ask, warns
+):
+    submit("tune", search_config, ask=[ask])
+    assert ("a worker of a search takes 1650 MB or more; asked 1536 MB" in said.text) is warns
+
+
 # The fast run
 
 
@@ -555,7 +588,18 @@ def test_the_register_lists_what_is_still_there_newest_first(submit, config):
 def test_a_register_that_cannot_be_written_is_a_warning(submit, config, said, tmp_path):
     (tmp_path / "state").write_text("a file")
     assert submit("train", config)["status"] == "submitted"
-    assert "ml-core jobs will not list this submission" in said.text
+    assert "ml-core jobs will not list this one" in said.text
+
+
+def test_a_user_without_a_home_submits_and_has_an_empty_register(submit, config, said, monkeypatch):
+    def home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setattr(Path, "home", home)
+    assert submit("train", config)["status"] == "submitted"
+    assert "Could not determine home directory" in said.text
+    assert remembered() == ()
 
 
 def test_a_record_that_is_none_says_so(submit, config):

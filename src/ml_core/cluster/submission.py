@@ -96,7 +96,10 @@ def _reader() -> TypeAdapter[Submission]:
 
 
 def register_path() -> Path:
-    """Return the file that lists this user's submissions, by the XDG base directories."""
+    """Return the file that lists this user's submissions, by the XDG base directories.
+
+    Raises RuntimeError for a user without a home folder.
+    """
     state = os.environ.get("XDG_STATE_HOME", "")  # a relative one is to be ignored, says XDG
     base = Path(state) if Path(state).is_absolute() else Path.home() / ".local" / "state"
     return base / "ml-core" / "submissions.jsonl"
@@ -105,19 +108,19 @@ def register_path() -> Path:
 def remember(submission: Submission) -> None:
     """Add a line to the user's register; where that cannot be written it is a warning."""
     line = {"submitted_at": submission.submitted_at, "folder": str(submission.folder)}
-    path = register_path()
     try:
+        path = register_path()
         make_folder(path.parent)
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             os.write(descriptor, (json.dumps(line) + "\n").encode())
         finally:
             os.close(descriptor)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # of a user without a home folder
         logger.warning(
-            "cannot write %s: %s. ml-core jobs will not list this submission once Slurm has "
-            "forgotten it; it is recorded in %s",
-            path, error.strerror or error, submission.record_path,
+            "the list of submissions cannot be written: %s. ml-core jobs will not list this one "
+            "once Slurm has forgotten it; it is recorded in %s",
+            error, submission.record_path,
         )  # fmt: skip
 
 
@@ -128,7 +131,7 @@ def remembered(since: str = "") -> tuple[Submission, ...]:
     """
     try:
         lines = register_path().read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+    except (OSError, RuntimeError):
         return ()
     folders = {folder: at for line in lines for at, folder in _read_line(line) if at >= since}
     found = []

@@ -30,7 +30,7 @@ from ml_core.cluster.submission import Submission
 from ml_core.errors import ClusterError, cannot_write
 from ml_core.log import shown
 from ml_core.pipeline.doctor import examine
-from ml_core.pipeline.submitting.asked import compare_with_asked
+from ml_core.pipeline.submitting.asked import check_search_memory, compare_with_asked
 from ml_core.pipeline.submitting.awaited import refuse_awaited
 from ml_core.pipeline.submitting.fast_run import take_fast_run
 from ml_core.pipeline.submitting.plan import Order, PlannedJob, plan_jobs
@@ -39,7 +39,7 @@ from ml_core.pipeline.submitting.racing import refuse_second, sole_submitter
 from ml_core.pipeline.submitting.shared_disk import is_on_network
 from ml_core.pipeline.submitting.subject import Subject, read_subject
 from ml_core.pipeline.submitting.waiting import wait_for_jobs
-from ml_core.pipeline.submitting.words import BEGIN_RUNS, CHAIN, Words, read_words
+from ml_core.pipeline.submitting.words import BEGIN_RUNS, CHAIN, SEARCH, Words, read_words
 from ml_core.preflight.check import Check
 from ml_core.preflight.file_systems import read_mounts
 from ml_core.reproducibility.code import code_record
@@ -86,14 +86,18 @@ def submit(
     scripts = {job.script_path.name: render_script(job.request, job.profile) for job in planned}
     if dry_run:
         _show(scripts)
-    _refuse_errors(examine(subject.config, asked, submits=True, needs_slurm=not dry_run))
+    checks = examine(subject.config, asked, submits=True, needs_slurm=not dry_run)
+    is_tried = fast_dev_run and not dry_run and subject.is_new and verb in (*BEGIN_RUNS, CHAIN)
+    if verb in SEARCH and not is_tried:
+        checks += check_search_memory(asked)
+    _refuse_errors(checks)
     if dry_run:
         logger.info("nothing was written or submitted: this was a dry run")
         return {"status": "dry run", "scripts": scripts}
     refuse_awaited(after)
     with _alone(words), new_folder(order.folder):
         _write_snapshot(subject, order, diff)
-        if fast_dev_run and subject.is_new and verb in (*BEGIN_RUNS, CHAIN):
+        if is_tried:
             _try_first(words, subject, order)
         submission = queue_jobs(planned, _submission(words, order, profile, command, code))
     _tell(submission, planned)
@@ -171,7 +175,7 @@ def _try_first(words: Words, subject: Subject, order: Order) -> None:
     measured = take_fast_run(order.config_path, subject.config)
     where = " on the CPU, since this machine has no GPU" if measured["is_on_cpu"] else ""
     logger.info("they passed in %s s%s", measured.get("seconds"), where)
-    searches = words.verb in ("tune", CHAIN)
+    searches = words.verb in SEARCH
     checks = compare_with_asked(measured, order.profile, subject.config, searches=searches)
     for check in checks:
         if check.level == "ok":
@@ -206,7 +210,8 @@ def _user() -> str:
 def _tell(submission: Submission, planned: Sequence[PlannedJob]) -> None:
     """Print what was queued, and how to follow it."""
     for before, job, plan in zip((None, *submission.jobs), submission.jobs, planned, strict=False):
-        tasks = f", {job.num_tasks} tasks" if job.num_tasks else ""
+        num = job.num_tasks
+        tasks = "" if num is None else f", {num} task{'s' * (num > 1)}"
         waits = f", after {before.id}" if before else ""
         asks = f"{plan.profile.partition or 'the default partition'}, {plan.profile.time}"
         logger.info("job %s  %s%s (%s)%s", job.id, job.name, tasks, asks, waits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pwd
 import re
 import signal
@@ -84,12 +85,13 @@ def _exit_code(job: Job | None, usage: Usage | None, log: LogTail) -> ExitCode |
 
 
 def _out_of_memory(usage: Usage | None) -> str:
-    told = ""
+    told = more = ""
     if usage is not None and usage.asked_mem_mb is not None:
         told = f": {size(usage.asked_mem_mb)} were asked for"
         if usage.max_rss_mb is not None:
             told += f", and it was last seen using {size(usage.max_rss_mb)}"
-    return f"it ran out of memory{told}. Submit it with more, or with fewer workers."
+        more = f" (--ask mem_gb={math.ceil(2 * usage.asked_mem_mb / usage.num_tasks / 1024)})"
+    return f"it ran out of memory{told}. Submit it with more{more}, or with fewer workers."
 
 
 def _cancelled(job: Job | None, usage: Usage | None, go_on: str, before: str | None) -> str:

@@ -39,7 +39,7 @@ def describe(known: KnownJob, jobs: Sequence[KnownJob], *, slurm_answers: bool) 
         "nodes": known.nodes,
         "submitted_at": _iso(known.submitted_at),
         "started": _iso(_started(known)),
-        "ended": _iso(usage.ended if usage else None),
+        "ended": _iso(usage.ended if usage and known.has_ended else None),
         **_used(usage, known.limit_s),
         "command": known.submission.command if known.submission else None,
         "folder": str(known.submission.folder) if known.submission else None,

@@ -10,6 +10,7 @@ from ml_core.cluster.profile import Profile
 from ml_core.cluster.slurm import fields
 from ml_core.config import Config
 from ml_core.preflight.check import Check, error, ok, warning
+from ml_core.preflight.memory import BASE_MB
 from ml_core.preflight.slurm import memory_of
 
 SAFETY = 2  # a node that is shared or slower than this machine, and the last epoch's looks
@@ -77,6 +78,16 @@ def _compare_memory(
         yield warning("memory", told, more)
     else:
         yield ok("memory", told)
+
+
+def check_search_memory(profile: Profile) -> list[Check]:
+    """Return a warning where a worker of a search has too little memory whatever its model."""
+    of_node_mb, needed_mb = memory_of(profile), BASE_MB + SEARCH_MB
+    if of_node_mb is None or of_node_mb / profile.tasks_per_node >= needed_mb:
+        return []
+    told = f"a worker of a search takes {needed_mb} MB or more; asked {of_node_mb} MB."
+    more = f"Ask for more: --ask mem_gb={math.ceil(MEMORY_SAFETY * needed_mb / 1024)}"
+    return [warning("memory", told, more)]
 
 
 def _num_trials(config: Config) -> str:

@@ -18,7 +18,7 @@ from ml_core.cluster.job_request import JobRequest
 from ml_core.cluster.profile import Profile
 from ml_core.config import Config
 from ml_core.errors import ConfigError
-from ml_core.pipeline.submitting.words import CHAIN, Words
+from ml_core.pipeline.submitting.words import CHAIN, SEARCH, Words
 
 SHARED_BY_RANKS = ("train", "run")  # all others are one process
 WITHOUT_GPUS = ("audit", "report", "compare")  # select scores what was not scored yet
@@ -67,7 +67,7 @@ def plan_jobs(
 
     Raises ConfigError where the verb has no use for `order.num_workers`.
     """
-    if order.num_workers is not None and words.verb not in ("tune", CHAIN):
+    if order.num_workers is not None and words.verb not in SEARCH:
         raise ConfigError(f"--array is how many jobs search; {words.verb} does not. Leave it out.")
     first, *others = _plan(words, config, order, is_new=is_new)
     request = dataclasses.replace(first.request, after=order.after)

@@ -15,6 +15,7 @@ from ml_core.errors import ConfigError, RunError, did_you_mean
 
 CHAIN = "chain"
 BEGIN_RUNS = ("train", "run", "tune")  # from a CONFIG, or go on with --resume
+SEARCH = ("tune", CHAIN)
 NOT_FOR_JOBS = ("doctor", "submit", "jobs")
 QUOTES = "'\""  # of YAML, as which the values of --set are read
 
