@@ -17,6 +17,7 @@ from ml_core.pipeline import train as stage
 from ml_core.pipeline.parts import ranks as parts
 from ml_core.pipeline.parts.device import gpu_of_rank
 from ml_core.runs import RunDir, RunRecord
+from ml_core.solver import Trainer
 
 INTERRUPTED = {"status": "interrupted"}
 
@@ -63,6 +64,27 @@ def test_nor_where_a_run_is_gone_on_with(config_path, tmp_path):
     run.config_path.write_text(config_path.read_text())
     left = run_ranks(2, resume_training, config_path, run.path)
     assert left == [("interrupted", True)] * 2
+
+
+def train_and_tell_the_second_late(ranks, config_path):
+    """Return what each rank says of a stop that only rank 1 heard, at the last checkpoint."""
+    stage.joined_ranks = lambda _: contextlib.nullcontext(ranks)
+    real = Trainer._save
+
+    def save(trainer, *, best):
+        if ranks.rank == 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        real(trainer, best=best)
+
+    Trainer._save = save
+    elastic = ["training.numerics=elastic", "training.num_threads=1", "training.epochs=1"]
+    result = stage.train(Config.load(config_path, elastic), command="a test")
+    return result["status"], result["runs"][0]["told_to_stop"]
+
+
+def test_what_one_rank_heard_too_late_for_the_training_all_know(config_path):
+    told = run_ranks(2, train_and_tell_the_second_late, config_path)
+    assert told == [("completed", True)] * 2
 
 
 def test_a_rank_0_that_is_killed_meanwhile_makes_no_error_of_the_others_good_end(config_path):

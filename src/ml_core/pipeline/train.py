@@ -258,11 +258,13 @@ def _train_in(
     on_epoch: OnEpoch | None = None,
     ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
-    """Build everything, fit, and leave the record as it ended, whatever happens."""
-    # Until all is written: Slurm tells of a time limit once, and that must not end this process.
+    """Train, and return what `result_of` does; signals are heard until all is written.
+
+    Slurm tells of a time limit once: that must neither end this process nor be forgotten.
+    """
     with StopRequest() as stop:
-        _fit_and_record(run, record, config, lease, checkpoint, on_epoch, ranks, stop)
-        return result_of(run, record, told_to_stop=bool(stop))
+        fitted = _fit_and_record(run, record, config, lease, checkpoint, on_epoch, ranks, stop)
+        return result_of(run, record, told_to_stop=fitted.told_to_stop or bool(stop))
 
 
 def _fit_and_record(
@@ -274,7 +276,8 @@ def _fit_and_record(
     on_epoch: OnEpoch | None,
     ranks: Ranks,
     stop: StopRequest,
-) -> None:
+) -> FitResult:
+    """Build everything, fit, and leave the record as it ended, whatever happens."""
     logger.info("run    %s", shown(run.path))
     started = time.monotonic()
     record.save(run)  # before the syncer looks, which leaves a run that is not running
@@ -312,6 +315,7 @@ def _fit_and_record(
             record.best.get("epoch"), config.training.best_metric,
             record.best.get("value", float("nan")), shown(run.checkpoints_dir / "best"),
         )  # fmt: skip
+    return result
 
 
 def _invite(run: RunDir, checkpoint: Checkpoint | None, config: Config, ranks: Ranks) -> None:
