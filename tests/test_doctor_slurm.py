@@ -286,5 +286,17 @@ def test_where_a_proxy_is_set_the_proxy_is_tried(server):
     assert check.level == "ok" and "proxy" in check.told
 
 
+def test_a_proxy_may_be_named_without_a_scheme_and_spares_what_no_proxy_lists(server):
+    uri, proxy = "http://no.such.host.invalid", {"http_proxy": server}
+    assert only(check_tracker(uri, proxy)).told.startswith(f"{server} answers (the proxy)")
+    check = only(check_tracker(uri, {**proxy, "no_proxy": "localhost,.host.invalid"}))
+    assert check.told.startswith("no.such.host.invalid:80 does not answer")
+
+
+@pytest.mark.parametrize("uri", ["http://localhost:99999", "http://[bad", "http://host:port"])
+def test_what_is_no_address_is_an_error_and_no_crash(uri):
+    assert only(check_tracker(uri, {})).level == "error"
+
+
 def test_a_file_or_no_tracker_needs_no_network():
     assert check_tracker(None, {}) == check_tracker("sqlite:///mlflow.db", {}) == []
