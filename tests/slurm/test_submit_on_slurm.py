@@ -13,6 +13,7 @@ import typer.main
 from tiny_pcam import make_patches, write_config, write_split, write_tiny_pcam
 
 from ml_core.cli import app
+from ml_core.cluster.slurm import list_jobs
 from ml_core.cluster.submission import Submission
 from ml_core.config import Config
 from ml_core.errors import ClusterError
@@ -109,7 +110,7 @@ def test_a_chain_ends_in_the_report_of_its_champion(submit, tmp_path):
     assert not (run / "metrics-test.json").exists()
 
 
-def test_a_failed_job_is_told_with_its_error_and_what_waits_for_it_never_starts(
+def test_a_failed_job_is_told_with_its_error_and_nothing_waits_for_it(
     submit, config, tmp_path, said
 ):
     run = tmp_path / "runs" / "run-1"
@@ -118,9 +119,33 @@ def test_a_failed_job_is_told_with_its_error_and_what_waits_for_it_never_starts(
     first = submit("report", run)
     assert first["status"] == "failed"
     assert "it was refused: " in said.text
-    second = submit("train", config, after=[first["jobs"][0]["id"]])
-    assert second["status"] == "failed"
-    assert f"the job before it failed ({first['jobs'][0]['id']})" in said.messages[-1]
+    with pytest.raises(ClusterError, match=r"that job is FAILED, so this one would never start"):
+        submit("train", config, after=[first["jobs"][0]["id"]])
+    with pytest.raises(ClusterError, match="Slurm knows no such job"):
+        submit("train", config, after=["9999"])
+
+
+def test_what_sbatch_took_without_saying_so_is_cancelled(slurm, submit, config, monkeypatch):
+    def interrupted(script):
+        take(script)
+        raise KeyboardInterrupt
+
+    take = queueing.submit
+    monkeypatch.setattr(queueing, "submit", interrupted)
+    with pytest.raises(ClusterError, match=r"interrupted\. What Slurm had taken was cancelled"):
+        submit("train", config, "--set", "seeds=[1,2]")
+    states = {job.state for job in list_jobs() if job.name == "train-tiny"}
+    assert states <= {"CANCELLED", "COMPLETING"}
+
+
+def test_a_task_cancelled_before_it_starts_is_no_good_end(slurm, submit, config, monkeypatch):
+    def cancel_one(submission):
+        slurm.run("scancel", f"{submission.jobs[0].id}_2")
+        return wait_for_jobs(submission, look_s=1)
+
+    monkeypatch.setattr(stage, "wait_for_jobs", cancel_one)
+    result = submit("train", config, "--set", "seeds=[1,2,3]")
+    assert result["status"] == "failed", logs(result["folder"])
 
 
 def test_when_slurm_refuses_a_later_job_of_a_chain_none_is_left(
