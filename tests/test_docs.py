@@ -129,6 +129,8 @@ def test_every_command_in_the_documentation_works(
             word = str(stand_ins["champion"])
         elif "/study-" in word or word == "STUDY":
             word = str(stand_ins["study"])
+        elif arguments[-1:] == ["--study"]:
+            word = str(tmp_path / "new-study")
         elif word.startswith("runs/") or word in ("RUN", "RUN...", "RUN_A", "RUN_B"):
             word = str(stand_ins["run"])
             two_runs = arguments[:1] in (["report"], ["verify"])
@@ -150,7 +152,7 @@ def test_every_command_in_the_documentation_works(
         read_as_submitted(arguments[1:])
     elif arguments[0] == "doctor":  # whose profiles are of clusters that this machine is not
         assert main_without_exit(arguments) in (0, 3)
-    elif "--resume" in arguments and arguments[0] != "tune":  # the run is finished: that is said
+    elif arguments[:2] == ["train", "--resume"]:  # the run is finished: that is said
         assert main_without_exit(arguments) == 2
     elif arguments[0] == "select":  # the centre's colour tells these classes apart as well
         assert main_without_exit(arguments) == 2
