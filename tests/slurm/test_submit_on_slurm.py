@@ -135,7 +135,7 @@ def test_what_sbatch_took_without_saying_so_is_cancelled(slurm, submit, config, 
     with pytest.raises(ClusterError, match=r"interrupted\. What Slurm had taken was cancelled"):
         submit("train", config, "--set", "seeds=[1,2]")
     states = {job.state for job in list_jobs() if job.name == "train-tiny"}
-    assert states <= {"CANCELLED", "COMPLETING"}
+    assert not states & {"RUNNING", "PENDING"}
 
 
 def test_a_task_cancelled_before_it_starts_is_no_good_end(slurm, submit, config, monkeypatch):
@@ -164,7 +164,7 @@ def test_when_slurm_refuses_a_later_job_of_a_chain_none_is_left(
         return text
 
     monkeypatch.setattr(queueing, "render_script", with_third_elsewhere)
-    with pytest.raises(ClusterError, match=r"workers: sbatch refuses: .*were cancelled: \d+, \d+"):
+    with pytest.raises(ClusterError, match=r"workers: sbatch refuses: .*was cancelled: \d+, \d+"):
         submit("chain", config)
     submission = Submission.load(next((tmp_path / "runs" / "jobs").iterdir()))
     assert [slurm.show(job.id)["JobState"] for job in submission.jobs] == ["CANCELLED"] * 2

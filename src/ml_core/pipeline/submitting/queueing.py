@@ -61,8 +61,8 @@ def queue_jobs(planned: Sequence[PlannedJob], submission: Submission) -> Submiss
     except BaseException as error:
         if told := _take_back(taken, submission.folder, is_refused=isinstance(error, Refused)):
             refused = planned[min(len(taken), len(planned) - 1)].request.name
-            why = str(error) or "interrupted."
-            raise ClusterError(f"{refused}: {why} {told}") from error
+            why = (str(error) or "interrupted").rstrip(".")
+            raise ClusterError(f"{refused}: {why}. {told}") from error
         submission.record_path.unlink(missing_ok=True)
         raise
     remember(submission)
