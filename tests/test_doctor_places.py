@@ -216,22 +216,22 @@ def test_what_mmlsquota_prints_is_read():
 
 MOUNTS = (
     "/dev/sda1 / xfs rw 0 0\n"
-    "nas:/home /home nfs4 rw 0 0\n"
-    "gpfs /gpfs gpfs rw 0 0\n"
-    "tmpfs /home/ada/my\\040ram tmpfs rw 0 0\n"
+    "nas:/users /users nfs4 rw 0 0\n"
+    "gpfs /shared gpfs rw 0 0\n"
+    "tmpfs /users/a/my\\040ram tmpfs rw 0 0\n"
 )
 
 
 def test_the_longest_mount_holds_a_path_and_blanks_in_it_are_read():
     mounts = parse_mounts(MOUNTS)
-    assert mount_of(Path("/home/ada/my ram/x"), mounts) == Mount(Path("/home/ada/my ram"), "tmpfs")
-    assert mount_of(Path("/homes"), mounts).kind == "xfs"
+    assert mount_of(Path("/users/a/my ram/x"), mounts) == Mount(Path("/users/a/my ram"), "tmpfs")
+    assert mount_of(Path("/users2"), mounts).kind == "xfs"
     assert mount_of(Path("/"), read_mounts()) is not None
 
 
 def test_what_lies_on_a_disk_of_this_machine_is_named_with_the_disk():
-    paths = {"Python": Path("/opt/venv"), "data.data_path": Path("/gpfs/data"),
-             "output_dir": Path("/tmp/runs"), "ml_core": Path("/home/ada/code")}  # fmt: skip
+    paths = {"Python": Path("/opt/venv"), "data.data_path": Path("/shared/data"),
+             "output_dir": Path("/tmp/runs"), "ml_core": Path("/users/a/code")}  # fmt: skip
     check = only(check_shared(paths, parse_mounts(MOUNTS)))
     assert check.level == "warning"
     assert "Python (/opt/venv) on / (xfs); output_dir (/tmp/runs) on /tmp." in check.told

@@ -853,6 +853,12 @@ def test_every_job_of_the_test_cluster_is_explained(name):
     assert all("account" in why for why in passed_on)  # a sentence of Slurm's own
 
 
+def test_what_srun_says_between_the_lines_of_a_traceback_is_not_its_end():
+    srun = "srun: error: n2: task 0: Exited with exit code 1"
+    log = f"Traceback (most recent call last):\n  File x\n{srun}\nKeyError: 'lr'\n"
+    assert read_tail(log).traceback == "KeyError: 'lr'"
+
+
 def test_of_an_error_with_a_list_below_it_the_words_that_announce_the_list_are_left_out():
     log = "error: there is no champion: x does not beat all. Not above 0 are:\n  roc_auc of prior\n"
     assert read_tail(log).error == "there is no champion: x does not beat all."

@@ -118,12 +118,12 @@ def test_a_controller_that_is_away_is_waited_for(queue, follow, said):
 
 @pytest.mark.parametrize(
     ("folder", "staged"),
-    [("/data/pcam", True), ("/scratch local/pcam", False), ("/gpfs/pcam", True), ("/x", False)],
+    [("/data/pcam", True), ("/scratch local/pcam", False), ("/shared/pcam", True), ("/x", False)],
 )
 def test_data_are_staged_from_disks_that_are_shared(folder, staged):
     mounts = parse_mounts(
         "/dev/sda1 / ext4 rw 0 0\nserver:/data /data nfs4 rw 0 0\n"
-        "/dev/sdb1 /scratch\\040local xfs rw 0 0\ngpfs1 /gpfs gpfs rw 0 0\n"
+        "/dev/sdb1 /scratch\\040local xfs rw 0 0\ngpfs1 /shared gpfs rw 0 0\n"
     )
     assert is_on_network(Path(folder), mounts) is staged
     assert is_on_network(Path(folder), []) is False  # a system that does not tell

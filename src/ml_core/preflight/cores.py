@@ -22,7 +22,8 @@ def check_cores(*, cpus: int, whose: str, num_workers: int, num_threads: int | N
         told = f"training.num_threads is {num_threads}, on {_cpus(cpus)} ({whose})."
         remedy = f"Set it to {cpus}, or --ask cpus_per_task={num_threads}"
         checks.append(warning("cores", told, remedy))
-    threads = "as many threads" if num_threads is None else f"{num_threads} thread{'s' * (num_threads > 1)}"
+    plural = "s" if num_threads != 1 else ""
+    threads = "as many threads" if num_threads is None else f"{num_threads} thread{plural}"
     readers = f"{num_workers} reader processes" if num_workers else "no reader processes"
     return checks or [ok("cores", f"{_cpus(cpus)} ({whose}) for {threads}, {readers}.")]
 

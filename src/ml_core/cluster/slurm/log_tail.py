@@ -40,6 +40,7 @@ _SCRIPT = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d  (?P<said>.*)")
 _BEGINS = re.compile(r"job \S+, start \d+, on ")
 _WORK_END = re.compile(r"ml-core ended with exit code (\d+) after \d+ s, job (\w+)")
 _STILL_OURS = ("RUNNING", "SIGNALING", "state")  # "state unknown"
+_BY_SLURM = ("slurmstepd", "srun:")  # which may come between the lines of a traceback
 _RAISED = re.compile(r"^[A-Za-z_][\w.]*(?:: .*)?$")
 
 
@@ -62,8 +63,7 @@ def read_tail(text: str) -> LogTail:
     code = _code_of_work(lines)
     ours = [_LIST_AHEAD.sub("", match[1]) for match in map(_OURS.match, lines) if match]
     causes = [error for error in ours if not _LATER.match(error)] or ours
-    notices = ("slurmstepd", "srun:")
-    said = [line for line in lines if not (line.startswith(notices) or _SCRIPT.match(line))]
+    said = [line for line in lines if not (line.startswith(_BY_SLURM) or _SCRIPT.match(line))]
     said = [line for line in said if line]
     return LogTail(
         state=_state(lines) or ("COMPLETED" if code == 0 else None),
@@ -130,5 +130,5 @@ def _raised(lines: list[str]) -> str | None:
     starts = [number for number, line in enumerate(lines) if line.startswith("Traceback (most")]
     if not starts:
         return None
-    after = (line for line in lines[starts[-1] + 1 :] if _RAISED.match(line))
-    return next(after, None)
+    after = [line for line in lines[starts[-1] + 1 :] if not line.startswith(_BY_SLURM)]
+    return next(filter(_RAISED.match, after), None)
