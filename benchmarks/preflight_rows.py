@@ -33,6 +33,7 @@ module() {
   echo "ERROR: Unable to locate a modulefile for '$2'" >&2
 }
 """
+LONGEST = 220  # characters of what is said; the rest is a list
 # One core, and what a tiny training needs: a request that the test cluster can fulfil.
 PROFILE = """\
 base: generic-cpu
@@ -172,8 +173,8 @@ def find_said(text: str, about: str) -> str:
     is_about = [about in line and ("error" in line or line.startswith("ok")) for line in lines]
     at = is_about.index(True) if any(is_about) else 0
     below = [line.strip() for line in lines[at + 1 : at + 3] if line.startswith("  ")]
-    said = " ".join(lines[at].split())
-    return f"{said} {'; '.join(below)}".rstrip()
+    said = f"{' '.join(lines[at].split())} {'; '.join(below)}".rstrip()
+    return said if len(said) <= LONGEST else f"{said[:LONGEST].rstrip()} ..."
 
 
 @contextmanager

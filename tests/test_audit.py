@@ -358,6 +358,7 @@ def test_fail_on_warning_exits_with_3_where_error_does_not(folder):
     rewrite_train(folder, repeat)
     assert run_cli("audit", folder, "--fail-on", "error") in (0, None)
     assert run_cli("audit", folder, "--fail-on", "warning") == 3
+    assert run_cli("audit", folder, "--fail-on", "nothing") in (0, None)
 
 
 @pytest.mark.usefixtures("without_page")

@@ -31,8 +31,8 @@ def said(caplog, monkeypatch):
 def follow(tmp_path):
     """Wait for jobs, by id; an array is given as (id, number of tasks)."""
 
-    def follow(*ids, fine_codes=(0,), **options):
-        jobs = tuple(_job(each, tmp_path, fine_codes) for each in ids)
+    def follow(*ids, **options):
+        jobs = tuple(_job(each, tmp_path) for each in ids)
         submission = Submission(
             folder=tmp_path, command="ml-core submit ...", verb="train", user="root",
             submitted_at="2026-11-22T22:07:52+00:00", cluster=None, profile="generic-cpu",
@@ -43,10 +43,10 @@ def follow(tmp_path):
     return follow
 
 
-def _job(each, folder: Path, fine_codes) -> SubmittedJob:
+def _job(each, folder: Path) -> SubmittedJob:
     job_id, num_tasks = each if isinstance(each, tuple) else (each, None)
     log = "job-%j.log" if num_tasks is None else "job-%A_%a.log"
-    return SubmittedJob(job_id, "job", num_tasks, f"{folder}/{log}", "submit it anew", fine_codes)
+    return SubmittedJob(job_id, "job", num_tasks, f"{folder}/{log}", "submit it anew")
 
 
 def test_all_well_is_when_every_job_and_task_has_completed(queue, follow, said):
@@ -64,14 +64,6 @@ def test_one_task_that_fails_is_told_with_its_error_and_all_is_not_well(
     queue.show(j8_0="COMPLETED", j8_1="FAILED 2")
     assert follow(("8", 2)) is False
     assert "8_1 (job): it was refused: disk is full." in said.messages
-
-
-def test_what_an_audit_may_find_is_no_failure(queue, follow):
-    queue.show(j7="FAILED 3")
-    assert follow("7", fine_codes=(0, 3)) is True
-    assert follow("7") is False
-    queue.show(j7="FAILED 2", j8="FAILED 3")
-    assert follow("7", "8", fine_codes=(0, 3)) is False
 
 
 def test_a_job_that_is_put_back_a_moment_later_is_not_told_as_ended(queue, follow, said):

@@ -60,7 +60,8 @@ def audit(
         Path | None, typer.Option(help="Folder for the results [default: audit in the data's].")
     ] = None,
     fail_on: Annotated[
-        Literal["error", "warning"], typer.Option(help="Exit with 3 from this severity on.")
+        Literal["error", "warning", "nothing"],
+        typer.Option(help="Exit with 3 from this severity on, or never."),
     ] = "error",
     quick: Annotated[
         bool, typer.Option("--quick", help="Look at a sample of each split, in seconds.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from ml_core.errors import ClusterError
 
@@ -41,8 +40,7 @@ class JobRequest:
     python_version: str  # of that interpreter: "3.12.3"
     array_arguments: tuple[tuple[str, ...], ...] = ()  # one job per entry, with these words more
     array_at_once: int | None = None  # how many of them may run at a time
-    after: tuple[str, ...] = ()  # jobs to wait for: "123", or "123_4" of an array
-    after_kind: Literal["afterok", "afterany"] = "afterok"
+    after: tuple[str, ...] = ()  # jobs that must end well first: "123", or "123_4" of an array
     stage: Path | None = None  # see above
     resume_dir: Path | None = None  # see above
     time_s: int | None = None

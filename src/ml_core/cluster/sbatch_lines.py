@@ -100,7 +100,7 @@ def _waiting(request: JobRequest) -> dict[str, str | int | None]:
         at_once = f"%{request.array_at_once}" if request.array_at_once else ""
         options["array"] = f"0-{len(request.array_arguments) - 1}{at_once}"
     if request.after:
-        options["dependency"] = ":".join([request.after_kind, *request.after])
+        options["dependency"] = ":".join(["afterok", *request.after])
         options["kill-on-invalid-dep"] = "yes"  # else it waits for ever when the other one failed
     return options
 

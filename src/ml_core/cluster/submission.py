@@ -29,7 +29,6 @@ class SubmittedJob:
     num_tasks: int | None  # None without an array
     log: str  # as sbatch was told: with %j, or %A_%a for a task of an array, and % as %%
     go_on: str  # what to do once it has ended too early: a command, perhaps with where to look
-    fine_codes: tuple[int, ...] = (0,)  # exit codes that are no failure: 3 of an audit may be one
 
     @property
     def task_ids(self) -> tuple[str, ...]:

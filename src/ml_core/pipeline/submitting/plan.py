@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ml_core.cluster.interpreter import Interpreter
@@ -23,7 +23,6 @@ from ml_core.pipeline.submitting.words import CHAIN, SEARCH, Words
 SHARED_BY_RANKS = ("train", "run")  # all others are one process
 WITHOUT_GPUS = ("audit", "report", "compare")  # select scores what was not scored yet
 STAGED = ("train", "run", "evaluate", "explain", "slice")  # they read whole splits, some often
-FOUND = 3  # exit code of an audit that found errors
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,6 @@ class PlannedJob:
     request: JobRequest
     profile: Profile
     go_on: str  # what to do when it has ended too early
-    fine_codes: tuple[int, ...] = field(default=(0,))  # exit codes after which the next one starts
 
     @property
     def script_path(self) -> Path:
@@ -130,10 +128,9 @@ def _new_study(config: Config, order: Order) -> Path:
 
 def _audit(config: Config, order: Order) -> PlannedJob:
     """Audit first; what it finds ends the chain only where the config says so."""
-    words = ("audit", str(order.config_path))
-    job = _job(order, f"{order.name}-audit", words, _again(order, *words), config)
     goes_on = config.data.on_findings != "refuse"
-    return dataclasses.replace(job, fine_codes=(0, FOUND) if goes_on else (0,))
+    words = ("audit", str(order.config_path), *(("--fail-on", "nothing") if goes_on else ()))
+    return _job(order, f"{order.name}-audit", words, _again(order, *words), config)
 
 
 def _begin(words: Words, config: Config, order: Order, study: Path) -> PlannedJob:

@@ -53,7 +53,7 @@ def queue_jobs(planned: Sequence[PlannedJob], submission: Submission) -> Submiss
     taken: list[SubmittedJob] = []
     try:
         for job in planned:
-            request = _after(job.request, planned, taken)
+            request = _after(job.request, taken)
             _write_script(job, request)
             taken.append(_submitted(submit(job.script_path), job))
             submission = dataclasses.replace(submission, jobs=tuple(taken))
@@ -69,18 +69,9 @@ def queue_jobs(planned: Sequence[PlannedJob], submission: Submission) -> Submiss
     return submission
 
 
-def _after(
-    request: JobRequest, planned: Sequence[PlannedJob], taken: Sequence[SubmittedJob]
-) -> JobRequest:
+def _after(request: JobRequest, taken: Sequence[SubmittedJob]) -> JobRequest:
     """Return the request that waits for the last job taken, if there is one."""
-    if not taken:
-        return request
-    before = planned[len(taken) - 1]
-    return dataclasses.replace(
-        request,
-        after=(taken[-1].id,),
-        after_kind="afterok" if before.fine_codes == (0,) else "afterany",
-    )
+    return dataclasses.replace(request, after=(taken[-1].id,)) if taken else request
 
 
 def _write_script(job: PlannedJob, request: JobRequest) -> None:
@@ -98,7 +89,6 @@ def _submitted(job_id: str, job: PlannedJob) -> SubmittedJob:
         num_tasks=num_tasks,
         log=job.request.log_pattern,
         go_on=job.go_on,
-        fine_codes=job.fine_codes,
     )
 
 

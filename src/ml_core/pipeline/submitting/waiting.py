@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from ml_core.cluster.slurm import ExitCode, Job, Usage, list_jobs, read_usage, why_ended
+from ml_core.cluster.slurm import Job, Usage, list_jobs, read_usage, why_ended
 from ml_core.cluster.slurm.endings import LEFT_NO_TRACE
 from ml_core.cluster.slurm.jobs import tasks_of
 from ml_core.cluster.submission import Submission, SubmittedJob
@@ -89,7 +89,7 @@ class _Watch:
         if task.state != "COMPLETED":
             usage = _usages(task.id).get(task.id)
         why = why_ended(task, usage, _tail(submitted, task.id), submitted.go_on)
-        self._tell(submitted, task.id, why, _is_well(submitted, task.state, task.exit_code))
+        self._tell(submitted, task.id, why, task.state == "COMPLETED")
 
     def _tell_forgotten(self, submitted: SubmittedJob) -> None:
         """Tell from the accounts, or their logs alone, of tasks that squeue knows no more."""
@@ -105,7 +105,7 @@ class _Watch:
                 self._tell(submitted, job_id, LEFT_NO_TRACE, is_well=False)
                 continue
             why = why_ended(None, usage, tail, submitted.go_on)
-            is_well = usage is not None and _is_well(submitted, usage.state, usage.exit_code)
+            is_well = usage is not None and usage.state == "COMPLETED"
             self._tell(submitted, job_id, why, is_well)
 
     def _tell(self, submitted: SubmittedJob, job_id: str, why: str, is_well: bool) -> None:
@@ -113,12 +113,6 @@ class _Watch:
         self.all_well &= is_well
         level = logging.INFO if is_well else logging.ERROR
         logger.log(level, "%s (%s): %s", job_id, submitted.name, why)
-
-
-def _is_well(submitted: SubmittedJob, state: str, code: ExitCode | None) -> bool:
-    if state == "FAILED" and code is not None and not code.signal:
-        return code.code in submitted.fine_codes
-    return state == "COMPLETED"
 
 
 def _usages(job_id: str) -> dict[str, Usage]:
