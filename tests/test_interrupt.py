@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from ml_core.runs import RunDir, RunRecord
-from ml_core.solver.interrupt import OF_A_SCHEDULER, SIGNALS, StopRequest
+from ml_core.scheduler_signals import OF_A_SCHEDULER
+from ml_core.solver.interrupt import SIGNALS, StopRequest
 
 NAMES = ["SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"]
 
@@ -105,3 +106,17 @@ def ignored_by(pid):
     status = Path(f"/proc/{pid}/status").read_text()
     mask = int(next(line.split()[1] for line in status.splitlines() if "SigIgn" in line), 16)
     return {number for number in signal.Signals if mask >> (number - 1) & 1}
+
+
+def test_a_signal_that_comes_while_a_finished_command_leaves_does_not_change_its_exit_code():
+    """On a busy node a job that had trained to its end was told of its limit, and was lost."""
+    program = (
+        "import atexit, os, sys\n"
+        "from ml_core.cli import main\n"
+        f"signals = {[int(number) for number in OF_A_SCHEDULER]}\n"
+        "atexit.register(lambda: [os.kill(os.getpid(), number) for number in signals])\n"
+        "sys.argv = ['ml-core', '--version']\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("ml-core "), (done, done.stderr)

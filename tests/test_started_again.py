@@ -12,7 +12,8 @@ from ml_core.errors import RunError
 from ml_core.pipeline import run as run_stage
 from ml_core.pipeline import train as train_stage
 from ml_core.runs import RunDir, RunRecord
-from ml_core.solver.interrupt import OF_A_SCHEDULER, StoppedError, stopped_at_once
+from ml_core.scheduler_signals import OF_A_SCHEDULER
+from ml_core.solver.interrupt import StoppedError, stopped_at_once
 
 
 @pytest.fixture

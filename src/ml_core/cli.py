@@ -36,6 +36,7 @@ from ml_core.cli_options import (
 from ml_core.cli_track import track_app
 from ml_core.cli_verify import add_verbs as add_verify_verbs
 from ml_core.errors import ConfigError, MLCoreError
+from ml_core.scheduler_signals import ignore_until_the_end
 
 app = typer.Typer(
     name="ml-core",
@@ -193,6 +194,9 @@ def main(arguments: list[str] | None = None) -> None:
     except MLCoreError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    finally:
+        if arguments is None:  # a process of its own, which has nothing left to do
+            ignore_until_the_end()
 
 
 if __name__ == "__main__":

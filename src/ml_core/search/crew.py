@@ -12,9 +12,10 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
+from ml_core.scheduler_signals import OF_A_SCHEDULER
+
 logger = logging.getLogger("ml_core.tune")
 
-_OF_A_SCHEDULER = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 EXIT_REFUSED = 2  # a worker that ends by an error the user can mend would end so again
 
 
@@ -102,7 +103,7 @@ def start_server(preload: Sequence[str]) -> None:
     if threading.current_thread() is not threading.main_thread():
         forkserver.ensure_running()
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in _OF_A_SCHEDULER}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in OF_A_SCHEDULER}
     try:
         forkserver.ensure_running()
     finally:

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
-# Ctrl-C; a scheduler's end or preemption; what sites send ahead of a time limit, USR1 or USR2.
-OF_A_SCHEDULER = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-SIGNALS = (signal.SIGINT, *OF_A_SCHEDULER)
+from ml_core.scheduler_signals import OF_A_SCHEDULER
+
+SIGNALS = (signal.SIGINT, *OF_A_SCHEDULER)  # Ctrl-C, and those
 
 logger = logging.getLogger("ml_core.train")
 
