@@ -11,6 +11,7 @@ from ml_core.config import Config
 from ml_core.errors import RunError
 from ml_core.pipeline import run as run_stage
 from ml_core.pipeline import train as train_stage
+from ml_core.pipeline.parts import run_in_training
 from ml_core.runs import RunDir, RunRecord
 from ml_core.scheduler_signals import OF_A_SCHEDULER
 from ml_core.solver.interrupt import StoppedError, stopped_at_once
@@ -147,8 +148,8 @@ def test_a_training_told_to_stop_before_its_first_step_takes_that_and_saves(conf
 
 
 MOMENTS = {
-    "builds the model": "_describe",
-    "saves the last epoch": "_note_best",
+    "builds the model": "describe_model",
+    "saves the last epoch": "load_best",
     "closes its record": "utc_now",
 }
 
@@ -156,7 +157,7 @@ MOMENTS = {
 def tell_to_stop_when(monkeypatch, while_it):
     """Let SIGUSR1 come in a moment of each training; return the names of those that came."""
     name = MOMENTS[while_it]
-    real, told = getattr(train_stage, name), []
+    real, told = getattr(run_in_training, name), []
 
     def at_that_moment(*arguments):
         assert signal.getsignal(signal.SIGUSR1) != signal.SIG_DFL, "this would end the process"
@@ -164,7 +165,7 @@ def tell_to_stop_when(monkeypatch, while_it):
         told.append("SIGUSR1")
         return real(*arguments)
 
-    monkeypatch.setattr(train_stage, name, at_that_moment)
+    monkeypatch.setattr(run_in_training, name, at_that_moment)
     return told
 
 

@@ -154,7 +154,8 @@ class CallCount:
 
 def test_a_step_does_no_work_for_mlflow(server, config, monkeypatch, draws, fault):
     monkeypatch.setattr(
-        "ml_core.pipeline.train.finish_sync", lambda handle: finish_sync(handle, timeout_s=1)
+        "ml_core.pipeline.parts.run_in_training.finish_sync",
+        lambda handle: finish_sync(handle, timeout_s=1),
     )
     steps = fault(16, "calls per step beside a broken server: less than 1 % more")
     calls = CallCount(monkeypatch)

@@ -16,47 +16,38 @@ import contextlib
 import datetime as dt
 import logging
 import os
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ml_core.checkpoint import Checkpoint, load_best, load_checkpoint, load_last
+from ml_core.checkpoint import load_checkpoint, load_last
 from ml_core.config import Config
 from ml_core.data.checks import SplitRecord, digest_splits, sha256_of
-from ml_core.data.loader import PatchLoader
-from ml_core.data.worker_faults import explained
 from ml_core.distributed import ALONE, Ranks
-from ml_core.errors import MLCoreError, RankError, RunError, TrainingError
+from ml_core.errors import RankError, RunError
 from ml_core.evaluation.slices.facts import FACTS
 from ml_core.evaluation.slices.query import compile_query
-from ml_core.findings import Finding
 from ml_core.lease import Lease, slurm_job
 from ml_core.log import shown
-from ml_core.models import PatchClassifier, build_from_spec, describe_model
 from ml_core.pipeline.parts.data_gate import Gate, pass_gate
-from ml_core.pipeline.parts.device import choose_device
-from ml_core.pipeline.parts.elsewhere import elsewhere_findings, note_elsewhere
+from ml_core.pipeline.parts.elsewhere import note_elsewhere
 from ml_core.pipeline.parts.finished_run import is_of_this_job, is_over, result_of
 from ml_core.pipeline.parts.numerics import prepare
 from ml_core.pipeline.parts.ranks import Invitation, joined_ranks
+from ml_core.pipeline.parts.run_in_training import RunInTraining
 from ml_core.pipeline.parts.same_on_ranks import (
     Hashes,
-    facts_here,
     hash_data_of_node,
     refuse_another_than_first,
 )
 from ml_core.pipeline.parts.splits import (
     changed_rows,
     check_data,
-    inference_loader,
-    open_split,
     recorded,
     refuse_other_data,
     run_exclusions,
 )
 from ml_core.pipeline.parts.trained_model import load_run_config
-from ml_core.pipeline.parts.training_parts import build_trainer
 from ml_core.reproducibility import (
     code_record,
     hardware_record,
@@ -66,12 +57,7 @@ from ml_core.reproducibility import (
 )
 from ml_core.reproducibility.packages import render_packages
 from ml_core.runs import RunDir, RunRecord, utc_now, write_text
-from ml_core.solver import Trainer
-from ml_core.solver.interrupt import StopRequest
-from ml_core.solver.state import FitResult
 from ml_core.solver.trainer import OnEpoch
-from ml_core.tracking import ExperimentTracker, finish_sync, start_sync
-from ml_core.tracking.chain import Chain
 
 logger = logging.getLogger("ml_core.train")
 
@@ -150,7 +136,7 @@ def train_seed(
     gate.save(run)
     with _lease(run) as lease:
         lease.take_over_at(0)
-        return _train_in(run, record, one_seed, lease, on_epoch=on_epoch, ranks=ranks)
+        return RunInTraining(run, record, one_seed, ranks=ranks).train(lease, on_epoch)
 
 
 def resume(
@@ -213,7 +199,7 @@ def _go_on(
         record.resumed_at.append(utc_now())
         record.status, record.error, record.ended_at = "running", None, None
         logger.info("resuming %s at step %d", shown(run.path), step)
-        return _train_in(run, record, config, lease, checkpoint, on_epoch, ranks)
+        return RunInTraining(run, record, config, checkpoint, ranks).train(lease, on_epoch)
 
 
 def _lease(run: RunDir) -> Lease:
@@ -244,175 +230,5 @@ def _follow(ranks: Ranks, hashes: Hashes, overrides: Iterable[str] = ()) -> dict
     num_threads = checkpoint.state["num_threads"] if checkpoint else config.training.num_threads
     prepare(config, num_threads, ranks)
     refuse_another_than_first(invitation.facts, config, record, hashes, ranks.rank)
-    trainer, batches, valid = _build(config, run, record, checkpoint, ranks=ranks)
-    result = trainer.fit(batches, valid)
+    result = RunInTraining(run, record, config, checkpoint, ranks).take_part()
     return {"run": str(run.path), "status": result.status, "told_to_stop": result.told_to_stop}
-
-
-def _train_in(
-    run: RunDir,
-    record: RunRecord,
-    config: Config,
-    lease: Lease,
-    checkpoint: Checkpoint | None = None,
-    on_epoch: OnEpoch | None = None,
-    ranks: Ranks = ALONE,
-) -> dict[str, Any]:
-    """Train, and return what `result_of` does; signals are heard until all is written.
-
-    Slurm tells of a time limit once: that must neither end this process nor be forgotten.
-    """
-    with StopRequest() as stop:
-        fitted = _fit_and_record(run, record, config, lease, checkpoint, on_epoch, ranks, stop)
-        return result_of(run, record, told_to_stop=fitted.told_to_stop or bool(stop))
-
-
-def _fit_and_record(
-    run: RunDir,
-    record: RunRecord,
-    config: Config,
-    lease: Lease,
-    checkpoint: Checkpoint | None,
-    on_epoch: OnEpoch | None,
-    ranks: Ranks,
-    stop: StopRequest,
-) -> FitResult:
-    """Build everything, fit, and leave the record as it ended, whatever happens."""
-    logger.info("run    %s", shown(run.path))
-    started = time.monotonic()
-    record.save(run)  # before the syncer looks, which leaves a run that is not running
-    sync = start_sync(run, config.tracking.mlflow_uri) if config.tracking.mlflow_uri else None
-    try:
-        _invite(run, checkpoint, config, ranks)
-        with explained():  # torch raises a reader's death wherever this process happens to be
-            result = _fit(run, record, config, lease, checkpoint, on_epoch, ranks, stop)
-        record.status = result.status
-        record.findings = [*result.findings, *elsewhere_findings(record)]
-    except BaseException as error:
-        record.status = "diverged" if isinstance(error, TrainingError) else "failed"
-        if isinstance(error, KeyboardInterrupt):
-            record.status = "interrupted"
-        record.error = str(error) or type(error).__name__
-        if isinstance(error, TrainingError):
-            record.add_finding(Finding("non-finite", "error", str(error)))
-        if isinstance(error, OSError):
-            raise _explain_os_error(error, run) from error
-        raise
-    finally:
-        record.ended_at = utc_now()
-        record.duration_s += time.monotonic() - started
-        # a full disk must not hide the first error, nor a fenced process overwrite the new one's
-        with contextlib.suppress(OSError, RunError):
-            lease.check()
-            record.save(run)
-        if sync is not None and not record.study:  # what a trial lacks, its study sends
-            logger.info("%s", finish_sync(sync).message)
-    if record.status == "interrupted":
-        logger.info("interrupted; go on with: ml-core train --resume %s", shown(run.path))
-    else:
-        logger.info(
-            "best epoch %s with %s %.4f, checkpoint %s",
-            record.best.get("epoch"), config.training.best_metric,
-            record.best.get("value", float("nan")), shown(run.checkpoints_dir / "best"),
-        )  # fmt: skip
-    return result
-
-
-def _invite(run: RunDir, checkpoint: Checkpoint | None, config: Config, ranks: Ranks) -> None:
-    """Tell the other ranks, if there are any, what to train."""
-    if ranks.world_size > 1:
-        path = checkpoint.path if checkpoint else None
-        ranks.share_text(Invitation(run, path, facts_here(config)).to_text())
-
-
-def _fit(
-    run: RunDir,
-    record: RunRecord,
-    config: Config,
-    lease: Lease,
-    checkpoint: Checkpoint | None,
-    on_epoch: OnEpoch | None,
-    ranks: Ranks,
-    stop: StopRequest,
-) -> FitResult:
-    """Train in `run`, logging and saving there, and keep in the record what was best."""
-    chain = Chain(run.chain_path)
-    tracker = ExperimentTracker(
-        config.experiment_name,
-        config.model_dump(mode="json"),
-        run=run,
-        tensorboard=config.tracking.tensorboard,
-    )
-    with tracker, contextlib.closing(chain):
-        trainer, batches, valid = _build(
-            config, run, record, checkpoint,
-            tracker=tracker, on_epoch=on_epoch, chain=chain, lease=lease, ranks=ranks, stop=stop,
-        )  # fmt: skip
-        try:
-            result = trainer.fit(batches, valid)
-        except BaseException:
-            with contextlib.suppress(OSError, MLCoreError):  # the first error is the one to tell
-                _note_best(run, record, trainer)
-            raise
-        _note_best(run, record, trainer)
-        return result
-
-
-def _note_best(run: RunDir, record: RunRecord, trainer: Trainer) -> None:
-    """Keep in the record what the first batch was, and which checkpoint was the best so far."""
-    record.first_batch = trainer.first_batch
-    is_saved = (run.checkpoints_dir / "best").exists()  # or the disk was full by then
-    if trainer.state.best_epoch is not None and is_saved:
-        record.best = {
-            "epoch": trainer.state.best_epoch,
-            "metric": trainer.settings.best_metric,
-            "value": trainer.state.best_value,
-            "weights_sha256": load_best(run.checkpoints_dir).weights_sha256,
-        }
-
-
-def _build(
-    config: Config,
-    run: RunDir,
-    record: RunRecord,
-    checkpoint: Checkpoint | None,
-    *,
-    ranks: Ranks,
-    **parts: Any,
-) -> tuple[Trainer, PatchLoader, PatchLoader]:
-    """Wire data, model, optimizer and schedule together, as far as `checkpoint` had come.
-
-    Returns the loop, its batches and those of the validation split. `parts` go to the loop.
-    """
-    device = choose_device(config.training.device)
-    exclude = run_exclusions(run, record)
-    train_set, valid_set = (open_split(config, split, exclude) for split in SPLITS)
-    model = build_from_spec(checkpoint.model_spec) if checkpoint else None
-    trainer, batches = build_trainer(config, train_set, device, model=model, ranks=ranks, **parts)
-    assert isinstance(trainer.model, PatchClassifier)
-    if ranks.is_first:
-        _describe(run, record, trainer.model)
-    if checkpoint is not None:
-        trainer.load_checkpoint(checkpoint)
-    return trainer, batches, inference_loader(config, valid_set, device, ranks)
-
-
-def _describe(run: RunDir, record: RunRecord, model: PatchClassifier) -> None:
-    """Say what is trained, and keep it in the record."""
-    record.model = describe_model(model)
-    record.save(run)
-    logger.info(
-        "model  %s, %s parameters, %.1f MFLOP per patch",
-        record.model["name"],
-        f"{record.model['num_parameters']:,}",
-        record.model["flops_per_patch"] / 1e6,
-    )
-
-
-def _explain_os_error(error: OSError, run: RunDir) -> RunError:
-    where = f" ({error.filename})" if error.filename else ""
-    return RunError(
-        f"training stopped, the system says: {error.strerror or error}{where}. The checkpoints "
-        f"written so far are whole. Mend it (free space, rights), then go on with: "
-        f"ml-core train --resume {shown(run.path)}"
-    )
