@@ -1,10 +1,12 @@
 import fcntl
+import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from programs import ProgramsAlone
 
 SHARED_PCAM = Path(__file__).resolve().parents[2] / "shared" / "pcam"
 
@@ -27,6 +29,22 @@ def real_pcam(tmp_path_factory):
             subprocess.run(unpack, check=True, capture_output=True)
             aside.rename(folder)
     return folder
+
+
+@pytest.fixture
+def said(caplog, monkeypatch):
+    """The lines that a user sees, with their levels."""
+    monkeypatch.setattr(logging.getLogger("ml_core"), "propagate", True)
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """`program(name, lines)` puts one on PATH, where none of the machine's own is."""
+    programs = ProgramsAlone(tmp_path / "bin")
+    monkeypatch.setenv("PATH", str(programs.folder))
+    return programs
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from programs import write_program
+
 from ml_core.cluster.slurm.fields import FIELD_END, RECORD_END
 from ml_core.cluster.slurm.jobs import JOB_FIELDS
 
@@ -66,10 +68,7 @@ class FakeQueue:
             (self.folder / name).write_text(text)
 
     def write_program(self, name: str, body: str) -> Path:
-        path = self.bin_dir / name
-        path.write_text(f"#!/bin/bash\n{body}")
-        path.chmod(0o755)
-        return path
+        return write_program(self.bin_dir / name, body)
 
     def refuse(self, number: int) -> None:
         """Refuse the job that would have this number."""

@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from programs import write_program
+
 PROGRAMS = {
     # srun runs the command after its options, on "one node"
     "srun": 'while [[ $1 == --* ]]; do shift; done\n"$@"\n',
@@ -65,10 +67,7 @@ class FakeSlurm:
         self.python = self.write_program("venv-python", PYTHON.format(real=sys.executable))
 
     def write_program(self, name: str, body: str) -> Path:
-        path = self.bin_dir / name
-        path.write_text(f"#!/bin/bash\n{body}")
-        path.chmod(0o755)
-        return path
+        return write_program(self.bin_dir / name, body)
 
     def run(self, script: str, **variables: str) -> Ended:
         """Run the text of a script to its end; `variables` are of its environment."""

@@ -1,7 +1,6 @@
 """Runs side by side: what is a mean over seeds, what is not, and what is said of both."""
 
 import json
-import logging
 import math
 import shutil
 import statistics
@@ -30,11 +29,9 @@ from ml_core.selection.spread import compute_spread
 
 
 @pytest.fixture
-def printed(caplog):
+def printed(said):
     """What the user has read so far."""
-    caplog.set_level(logging.INFO, logger="ml_core")
-    logging.getLogger("ml_core").propagate = True
-    return lambda: "\n".join(record.getMessage() for record in caplog.records)
+    return lambda: "\n".join(said.messages)
 
 
 @pytest.fixture

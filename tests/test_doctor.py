@@ -31,22 +31,13 @@ def own_python():
 
 
 @pytest.fixture(autouse=True)
-def machine(tmp_path, monkeypatch, own_python):
+def machine(program, monkeypatch, own_python):
     """A machine without Slurm and GPU, outside of any job; programs can be put on its PATH."""
     checks, python = own_python
     monkeypatch.setattr(stage, "check_python", lambda *_, **__: ([*checks], python))
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", str(folder))
     for name in [name for name in os.environ if name.startswith(("SLURM", "SBATCH"))]:
         monkeypatch.delenv(name)
-    (folder / "cat").symlink_to("/bin/cat")
-
-    def put(name, lines):
-        (folder / name).write_text(f"#!/bin/sh\n{lines}\n")
-        (folder / name).chmod(0o755)
-
-    return put
+    return program
 
 
 @pytest.fixture

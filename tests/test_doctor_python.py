@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from programs import write_program
 
 from ml_core.preflight.packages import check_packages
 from ml_core.preflight.python import OLDEST, JobPython, Package, check_python, check_setup
@@ -37,8 +38,7 @@ def modules(tmp_path, monkeypatch):
     """
     bin_dir = tmp_path / "modules" / "bin"
     bin_dir.mkdir(parents=True)
-    (bin_dir / "python3").write_text("#!/bin/sh\necho 3.9.18\n")
-    (bin_dir / "python3").chmod(0o755)
+    write_program(bin_dir / "python3", "echo 3.9.18")
     (tmp_path / ".bash_profile").write_text(
         "echo welcome to the cluster\n"
         "module() {\n"
@@ -84,10 +84,8 @@ def test_an_environment_made_with_another_python_is_an_error(venv):
 def test_a_python_that_is_too_old_is_an_error(venv):
     folder = venv("3.6.8")
     (folder / "bin" / "python").unlink()
-    (folder / "bin" / "python").write_text(
-        "#!/bin/sh\necho '-- the Python of the job --'\necho 3.6.8\nexit 1\n"
-    )
-    (folder / "bin" / "python").chmod(0o755)
+    lines = "echo '-- the Python of the job --'\necho 3.6.8\nexit 1"
+    write_program(folder / "bin" / "python", lines)
     checks, python = check_python(folder, (), is_cluster=True)
     assert "is Python 3.6.8; >=3.11 is needed" in only(checks).told
     assert python.packages == {}
@@ -96,10 +94,7 @@ def test_a_python_that_is_too_old_is_an_error(venv):
 def test_an_interpreter_that_does_not_start_is_told_with_its_last_words(venv):
     folder = venv("3.12.3")
     (folder / "bin" / "python").unlink()
-    (folder / "bin" / "python").write_text(
-        "#!/bin/sh\necho libpython3.12.so missing >&2\nexit 127\n"
-    )
-    (folder / "bin" / "python").chmod(0o755)
+    write_program(folder / "bin" / "python", "echo libpython3.12.so missing >&2\nexit 127")
     checks, python = check_python(folder, (), is_cluster=True)
     assert only(checks).level == "error" and "libpython3.12.so missing" in only(checks).told
     assert python is None

@@ -3,7 +3,6 @@
 Programs on PATH answer what real ones printed; those of Slurm were recorded from 22.05.8.
 """
 
-import shutil
 import socket
 from pathlib import Path
 
@@ -22,21 +21,6 @@ RECORDED = Path(__file__).parent / "slurm" / "recorded"
 def only(checks):
     (check,) = checks
     return check
-
-
-@pytest.fixture
-def program(tmp_path, monkeypatch):
-    """Put programs on PATH, each some lines of shell; the machine's own are not on it."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    (folder / "cat").symlink_to(shutil.which("cat"))
-    monkeypatch.setenv("PATH", str(folder))
-
-    def put(name, lines):
-        (folder / name).write_text(f"#!/bin/sh\n{lines}\n")
-        (folder / name).chmod(0o755)
-
-    return put
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from fake_slurm import PROGRAMS, FakeSlurm
+from programs import write_program
 from test_architecture import loaded_by
 
 from ml_core.cluster.interpreter import find_interpreter
@@ -476,8 +477,7 @@ def test_a_module_that_is_not_there_or_does_not_fit_ends_the_job(
 ):
     other = tmp_path / "other"
     other.mkdir()
-    (other / "python3").write_text("#!/bin/bash\necho 3.1.4\n")
-    (other / "python3").chmod(0o755)
+    write_program(other / "python3", "echo 3.1.4")
     script = render_script(request_here, load_profile("generic-cpu", [f"modules={modules}"]))
     ended = slurm.run(MODULE.format(other=other) + script)
     assert ended.code == (0 if said is None else 2), ended.log

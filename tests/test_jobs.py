@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from programs import write_program
 
 from ml_core.cluster.slurm.accounting import USAGE_FIELDS
 from ml_core.cluster.slurm.jobs import JOB_FIELDS
@@ -53,9 +54,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 def put(folder: Path, name: str, line: str) -> None:
     """Put a program of Slurm on PATH that is a line of shell."""
-    program = folder.parent / "bin" / name
-    program.write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")
-    program.chmod(0o755)
+    write_program(folder.parent / "bin" / name, line)
 
 
 def slurm_says(folder: Path, when: str) -> None:

@@ -1,7 +1,6 @@
 """The champion: chosen on validation, better than every baseline, frozen with its evidence."""
 
 import json
-import logging
 import time
 from pathlib import Path
 
@@ -49,10 +48,8 @@ def baselines(monkeypatch):
 
 
 @pytest.fixture
-def printed(caplog):
-    caplog.set_level(logging.INFO, logger="ml_core")
-    logging.getLogger("ml_core").propagate = True
-    return lambda: "\n".join(record.getMessage() for record in caplog.records)
+def printed(said):
+    return lambda: "\n".join(said.messages)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ by the very commands of list_partitions, list_jobs and read_usage; g1 was draine
 other files there are of the cluster that the tests in that folder start, see its README.
 """
 
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -51,22 +50,6 @@ def recorded(name: str) -> str:
 def as_asked_now(usage: str) -> str:
     """Return accounts that were recorded before the last fields were asked for, these empty."""
     return usage.replace("\n", fields.FIELD_END * NUM_LATER_FIELDS + "\n")
-
-
-@pytest.fixture
-def program(tmp_path, monkeypatch):
-    """Put programs of Slurm on PATH, each a line of shell; real ones are not on it."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    for tool in ("cat", "sleep"):
-        (folder / tool).symlink_to(shutil.which(tool) or "")
-    monkeypatch.setenv("PATH", str(folder))
-
-    def put(name: str, line: str) -> None:
-        (folder / name).write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")
-        (folder / name).chmod(0o755)
-
-    return put
 
 
 @pytest.fixture(scope="module")

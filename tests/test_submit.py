@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import logging
 import sys
 from pathlib import Path
 
@@ -76,14 +75,6 @@ def config(tmp_path):
 @pytest.fixture
 def search_config(tmp_path):
     return write_config(tmp_path / "search.yaml", tmp_path / "data", search=SEARCH)
-
-
-@pytest.fixture
-def said(caplog, monkeypatch):
-    """The lines that a user sees, with their level."""
-    monkeypatch.setattr(logging.getLogger("ml_core"), "propagate", True)
-    caplog.set_level(logging.INFO)
-    return caplog
 
 
 def make_run(folder: Path, config: Path, status: str = "interrupted") -> Path:

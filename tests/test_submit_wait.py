@@ -1,6 +1,5 @@
 """How `ml-core submit --wait` follows jobs to their end, and from which disks data are staged."""
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,6 @@ def queue(tmp_path, monkeypatch):
     fake = FakeQueue(tmp_path)
     monkeypatch.setenv("PATH", f"{fake.bin_dir}:/usr/bin:/bin")
     return fake
-
-
-@pytest.fixture
-def said(caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("ml_core"), "propagate", True)
-    caplog.set_level(logging.INFO)
-    return caplog
 
 
 @pytest.fixture

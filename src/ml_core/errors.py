@@ -10,6 +10,10 @@ import difflib
 import errno
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class MLCoreError(Exception):
@@ -65,6 +69,13 @@ def cannot_write(path: Path, error: OSError) -> str:
     """Return that `path` cannot be written, why, and what to do about that."""
     remedy = _REMEDIES.get(error.errno or 0, "See that its folder can be written")
     return f"cannot write {path}: {error.strerror or error}. {remedy}, and run the stage again."
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return where in a file the first thing of the wrong kind is, and what is wrong with it."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    return f"{where}: {problem['msg']}"
 
 
 def did_you_mean(wrong: str, allowed: Iterable[str]) -> str:

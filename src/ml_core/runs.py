@@ -32,7 +32,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from ml_core.durable import make_folder, sync, written_aside
-from ml_core.errors import RunError
+from ml_core.errors import RunError, first_problem
 from ml_core.findings import Finding
 from ml_core.log_line import LineReader, check_tail
 
@@ -234,10 +234,8 @@ class RunRecord:
         try:
             return TypeAdapter(cls).validate_python(read_json(run.record_path))
         except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(str(part) for part in problem["loc"])
             raise RunError(
-                f"{run.record_path} is not a run record: {where}: {problem['msg']}."
+                f"{run.record_path} is not a run record: {first_problem(error)}."
             ) from error
 
     def save(self, run: RunDir) -> None:

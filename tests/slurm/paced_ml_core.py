@@ -57,7 +57,7 @@ def pace(gate: Gate) -> None:
         gate.wait(EVALUATION, lambda: False)  # asked to stop, it is left by an exception
         return evaluate(*arguments, **options)
 
-    Trainer.train_step = paced_step  # type: ignore[method-assign]
+    Trainer.train_step = paced_step  # type: ignore[method-assign]  # that is the point
     ml_core.pipeline.run.evaluate = paced_evaluate
 
 

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import logging
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -49,13 +48,6 @@ def submit(slurm, tmp_path, monkeypatch):
         return stage.submit(verb, words, commands=commands, command="", **{**given, **options})
 
     return submit
-
-
-@pytest.fixture
-def said(caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("ml_core"), "propagate", True)
-    caplog.set_level(logging.INFO)
-    return caplog
 
 
 @pytest.fixture

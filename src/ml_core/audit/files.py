@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ml_core.data.checks import hash_file
 from ml_core.data.exclusions import write_exclusions
-from ml_core.errors import DataError
+from ml_core.errors import DataError, first_problem
 from ml_core.findings import SEVERITIES, Finding, Severity
 from ml_core.runs import write_text
 
@@ -88,9 +88,7 @@ class AuditRecord:
                 )
             return TypeAdapter(cls).validate_python(raw)
         except ValidationError as error:
-            problem = error.errors()[0]
-            at = ".".join(str(part) for part in problem["loc"])
-            raise DataError(f"{where} is not an audit: {at}: {problem['msg']}.") from error
+            raise DataError(f"{where} is not an audit: {first_problem(error)}.") from error
         except ValueError as error:
             raise DataError(f"{where} is damaged: {error}. Audit again: ml-core audit.") from error
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from ml_core.durable import make_folder
-from ml_core.errors import ClusterError, MLCoreError, cannot_write
+from ml_core.errors import ClusterError, MLCoreError, cannot_write, first_problem
 from ml_core.runs import read_json, write_json
 
 logger = logging.getLogger(__name__)
@@ -80,10 +80,8 @@ class Submission:
         try:
             return _reader().validate_python({**read_json(path), "folder": folder})
         except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(str(part) for part in problem["loc"])
             raise ClusterError(
-                f"{path} is no record of a submission: {where}: {problem['msg']}. Whether its "
+                f"{path} is no record of a submission: {first_problem(error)}. Whether its "
                 "jobs are there still, squeue --me says."
             ) from error
 

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from ml_core.errors import RunError
+from ml_core.errors import RunError, first_problem
 from ml_core.findings import Finding
 from ml_core.runs import RunDir, read_json, utc_now, write_json
 
@@ -197,10 +197,8 @@ class StudyRecord:
         try:
             return TypeAdapter(cls).validate_python(read_json(study.record_path))
         except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(str(part) for part in problem["loc"])
             raise RunError(
-                f"{study.record_path} is not a study's record: {where}: {problem['msg']}."
+                f"{study.record_path} is not a study's record: {first_problem(error)}."
             ) from error
 
     def save(self, study: StudyDir) -> None:

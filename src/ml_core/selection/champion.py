@@ -21,7 +21,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from ml_core.durable import written_aside
-from ml_core.errors import RunError
+from ml_core.errors import RunError, first_problem
 from ml_core.evaluation.calibration import Calibration
 from ml_core.evaluation.threshold import ChosenThreshold
 from ml_core.findings import Finding
@@ -90,10 +90,8 @@ class Champion:
         try:
             return TypeAdapter(cls).validate_python(content)
         except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(str(part) for part in problem["loc"])
             raise RunError(
-                f"{path} is not a champion: {where}: {problem['msg']}. "
+                f"{path} is not a champion: {first_problem(error)}. "
                 "Give the file that ml-core select wrote, or choose again."
             ) from error
 

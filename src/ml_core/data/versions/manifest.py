@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ml_core.data.layout import AUDIT_DIR, LABEL_KEY, PATCH_KEY, SPLITS, load_labels, split_paths
 from ml_core.data.versions.digests import FileDigest, digest_file
-from ml_core.errors import DataError, RunError
+from ml_core.errors import DataError, RunError, first_problem
 from ml_core.runs import read_json, write_json
 
 logger = logging.getLogger("ml_core.data")
@@ -87,9 +87,7 @@ class Manifest:
         try:
             manifest = TypeAdapter(cls).validate_python(raw)
         except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(str(part) for part in problem["loc"])
-            raise DataError(f"{path} is not a manifest: {where}: {problem['msg']}.") from error
+            raise DataError(f"{path} is not a manifest: {first_problem(error)}.") from error
         _check_names(manifest, path)
         if version != manifest.version:
             raise DataError(
