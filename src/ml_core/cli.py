@@ -30,6 +30,7 @@ from ml_core.cli_options import (
     finish,
     refuse_beside_resume,
     refuse_ranks,
+    refuse_removed_folder,
     refuse_without_resume,
     required,
 )
@@ -190,6 +191,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.argv = ["ml-core", *arguments]
     try:
         refuse_ranks(sys.argv[1:])
+        refuse_removed_folder()
         app()
     except MLCoreError as error:
         print(f"error: {error}", file=sys.stderr)

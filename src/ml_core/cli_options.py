@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from ml_core.distributed import ranks_from_environment
-from ml_core.errors import ConfigError
+from ml_core.errors import ConfigError, RunError
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, see docs/config.md")]
 OptionalConfigPath = Annotated[
@@ -69,6 +69,17 @@ def refuse_ranks(arguments: Sequence[str]) -> None:
             f"{ranks.world_size} ranks were started, but ml-core {what} works in one process; "
             "train and run are shared by ranks. Start it by itself, without torchrun or srun -n."
         )
+
+
+def refuse_removed_folder() -> None:
+    """Raise RunError when the folder that the command was started in has been removed."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise RunError(
+            "the folder that you are in was removed, so nothing can be found or written from "
+            "here. Go to another one (cd), and run the command again."
+        ) from None
 
 
 def command_line() -> str:
