@@ -36,7 +36,7 @@ from ml_core.cli_options import (
 )
 from ml_core.cli_track import track_app
 from ml_core.cli_verify import add_verbs as add_verify_verbs
-from ml_core.errors import ConfigError, MLCoreError
+from ml_core.errors import ConfigError, in_words
 from ml_core.scheduler_signals import ignore_until_the_end
 
 app = typer.Typer(
@@ -193,8 +193,11 @@ def main(arguments: list[str] | None = None) -> None:
         refuse_ranks(sys.argv[1:])
         refuse_removed_folder()
         app()
-    except MLCoreError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        told = in_words(error)
+        if told is None:
+            raise
+        print(f"error: {told}", file=sys.stderr)
         sys.exit(2)
     finally:
         if arguments is None:  # a process of its own, which has nothing left to do

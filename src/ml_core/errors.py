@@ -65,6 +65,39 @@ _REMEDIES = {
 }
 
 
+# Reasons that lie in a disk, its server or a right, and not in this program.
+_OF_THE_SYSTEM = frozenset(_REMEDIES) | {
+    errno.EIO,
+    errno.EHOSTDOWN,
+    errno.EMFILE,
+    errno.ENAMETOOLONG,
+    errno.ENODEV,
+    errno.ENOLCK,
+    errno.ENOMEM,
+    errno.ENOTCONN,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+}
+
+
+def in_words(error: Exception) -> str | None:
+    """Return what the command line says of `error` in place of a traceback; None if it is ours.
+
+    Most of what a disk can do is told where it happens, with what to do about it; this is for the
+    rest, such as a server that loses a file between two writes.
+    """
+    if isinstance(error, MLCoreError):
+        return str(error)
+    if not isinstance(error, OSError) or error.errno not in _OF_THE_SYSTEM:
+        return None
+    where = f" ({error.filename})" if error.filename else ""
+    remedy = _REMEDIES.get(error.errno, "See whether its disk can be read and written")
+    return (
+        f"the system says: {error.strerror}{where}. What was written before is whole. {remedy}, "
+        "and run the command again."
+    )
+
+
 def cannot_write(path: Path, error: OSError) -> str:
     """Return that `path` cannot be written, why, and what to do about that."""
     remedy = _REMEDIES.get(error.errno or 0, "See that its folder can be written")

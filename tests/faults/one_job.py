@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ml_core.checkpoint import load_last
 from ml_core.config import Config
-from ml_core.errors import CheckpointError, MLCoreError
+from ml_core.errors import CheckpointError, in_words
 from ml_core.pipeline.evaluate import evaluate
 from ml_core.pipeline.report import report
 from ml_core.pipeline.train import resume, train
@@ -56,8 +56,11 @@ def do_job(
         _say(folder, "report")
         report([run])
         _say(folder, "done")
-    except MLCoreError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+    except Exception as error:
+        told = in_words(error)
+        if told is None:
+            raise
+        print(f"error: {told}", file=sys.stderr, flush=True)
         os._exit(2)
 
 
