@@ -404,7 +404,7 @@ def test_a_training_whose_server_is_killed_ends_well_and_is_completed_later(
         tmp_path / "config.yaml",
         data_dir,
         experiment_name="pcam",
-        training={"epochs": 150},
+        training={"epochs": 60},
         data={"batch_size": 8},
         tracking={"tensorboard": False, "mlflow_uri": server.uri},
     )
@@ -420,7 +420,7 @@ def test_a_training_whose_server_is_killed_ends_well_and_is_completed_later(
     assert training.poll() is None, "training ended before its server could be killed"
     server.kill()
     try:
-        printed, _ = training.communicate(timeout=580)  # 15 s on an idle core
+        printed, _ = training.communicate(timeout=580)  # 6 s on an idle core
     finally:
         training.kill()
     assert training.returncode == 0, printed
@@ -434,7 +434,7 @@ def test_a_training_whose_server_is_killed_ends_well_and_is_completed_later(
     steps = [line["step"] for line in read_jsonl(run.steps_log_path)]
     assert [step for step, _ in history(server.uri, run, "val_loss")] == epochs
     assert [step for step, _ in history(server.uri, run, "step/loss")] == steps
-    assert len(steps) == 150 * 12
+    assert len(steps) == 60 * 12
     found = on_server(server.uri, run)
-    assert found.data.params["training.epochs"] == "150"
+    assert found.data.params["training.epochs"] == "60"
     assert found.info.status == "FINISHED"
