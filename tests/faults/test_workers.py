@@ -202,6 +202,8 @@ def test_without_the_watch_a_stopped_worker_is_waited_for_for_ever(folder, fault
     batches = DataLoader.__iter__(loader)
     next(batches)
     (worker,) = batches._workers
+    # told of a batch, the trainer goes to fetch it from the worker: torch's clock has stopped then
+    assert batches._worker_result_queue._reader.poll(LIMIT_S), "no second batch was sent"
     os.kill(worker.pid, signal.SIGSTOP)
     with control.case("for 4 s"), pytest.raises(TimeoutError), no_longer_than(4):
         for _ in batches:
