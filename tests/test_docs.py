@@ -150,6 +150,8 @@ def test_every_command_in_the_documentation_works(
         arguments += ["--uri", f"sqlite:///{tmp_path}/mlflow.db"]
     if arguments[0] == "submit":
         read_as_submitted(arguments[1:])
+    elif arguments[0] == "benchmark":  # which takes its time: test_benchmark*.py
+        typer.main.get_command(app).commands["benchmark"].make_context("benchmark", arguments[1:])
     elif arguments[0] == "doctor":  # whose profiles are of clusters that this machine is not
         assert main_without_exit(arguments) in (0, 3)
     elif arguments[:2] == ["train", "--resume"]:  # the run is finished: that is said

@@ -258,10 +258,13 @@ def write_layouts(folder):
 
 
 def hash_of_sequence(
-    dataset, *, world_size=1, resumed_at=None, is_persistent=True, **options
+    dataset, *, world_size=1, resumed_at=None, is_persistent=True, is_held=False, **options
 ):  # fmt: skip
     """Return a digest of (index, bytes) of every patch of two epochs, in the order of training."""
     loaders = []
+    if is_held:
+        dataset = copy.copy(dataset)
+        dataset.hold(torch.device("cpu"))
     for rank in range(world_size):
         loader = build_loader(
             dataset, 16, shuffle=True, balanced=True, seed=5, micro_batch=4,
@@ -294,6 +297,8 @@ COVERING = [  # each value of each axis, spawn once: it loads torch anew
     ("chunked", {"num_workers": 1, "prefetch_factor": 4}),
     ("float", {"num_workers": 2, "is_persistent": False, "resumed_at": 3}),
     ("float", {"world_size": 4}),
+    ("float", {"world_size": 4, "is_held": True}),
+    ("chunked", {"world_size": 2, "is_held": True, "resumed_at": 2}),
     ("flat", {"num_workers": 4, "prefetch_factor": 2}),
     ("chunked", {"world_size": 2, "num_workers": 1, "resumed_at": 2}),
     ("flat", {"num_workers": 1, "start_method": "spawn"}),

@@ -218,3 +218,44 @@ print(private_mib() - before)
         pytest.skip("this system does not say how much memory a process holds")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 324  # MiB of 648 of images; the heap varies by batches of 27
+
+
+class Maps(nn.Module):
+    """A convolution, its mean as logits; notes how many patches it gets at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 2, 3)
+        self.sizes = []
+
+    def forward(self, images):
+        self.sizes.append(len(images))
+        return self.convolution(images.float() / 255).mean(dim=(2, 3)) * 20
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_convolutions_get_a_batch_in_pieces_and_every_patch_its_own_logits():
+    net = Maps()
+    in_pieces = predict(net, make_batches(100, 80), "cpu")
+    assert net.sizes == [32, 32, 16, 20]
+    one_by_one = predict(net, make_batches(100, 1), "cpu")
+    assert in_pieces.index.tolist() == [3 * i + 5 for i in range(100)]
+    np.testing.assert_allclose(in_pieces.logit, one_by_one.logit, atol=1e-5)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_linear_layers_and_exact_arithmetic_get_whole_batches(model):
+    model.seen.clear()
+    predict(model, make_batches(100, 80), "cpu")
+    assert len(model.seen) == 2
+    net = Maps()
+    predict(net, make_batches(100, 80), "cpu", precision="exact")
+    assert net.sizes == [80, 20]

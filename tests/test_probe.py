@@ -93,10 +93,9 @@ SEARCHABLE = [
 SAME_WHATEVER_IT_IS = {
     "experiment_name", "seeds", "output_dir", "data.data_path", "data.dataset_type",
     "data.input_shape", "data.num_workers", "data.on_findings", "data.audit_dir",
-    "data.ledger_dir", "data.local_copy", "model.num_classes", "training.channels_last",
-    "training.device",
-    "training.num_threads", "training.checkpoint_every", "training.chain_every",
-    "training.rank_timeout_s",
+    "data.ledger_dir", "data.local_copy", "data.placement", "model.num_classes",
+    "training.channels_last", "training.device", "training.num_threads",
+    "training.checkpoint_every", "training.chain_every", "training.rank_timeout_s",
 }  # fmt: skip
 NOT_OF_A_TRIAL = {"tracking", "evaluation", "search", "selection", "slices"}
 

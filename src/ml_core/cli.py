@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import typer
 
 import ml_core
+from ml_core.cli_benchmark import add_verbs as add_benchmark_verbs
 from ml_core.cli_cluster import add_verbs as add_cluster_verbs
 from ml_core.cli_data import data_app
 from ml_core.cli_evaluation import add_verbs as add_evaluation_verbs
@@ -153,6 +154,7 @@ def train(
 add_evaluation_verbs(app)
 add_verbs(app)
 add_verify_verbs(app)
+add_benchmark_verbs(app)
 add_cluster_verbs(app)
 
 

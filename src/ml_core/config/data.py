@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ml_core.config.section import PositiveInt, Section
 
@@ -42,6 +42,12 @@ class DataConfig(Section):
         description="reader processes; 0 reads in the training process, which is the fastest for "
         "contiguous uint8 files",
     )
+    placement: Literal["file", "ram", "gpu"] = Field(
+        "file",
+        description="where a training has its patches: file reads each batch from the disk or the "
+        "system's cache; ram and gpu read all of them once, into the memory of the process or of "
+        "its GPU. The batches are the same to the bit",
+    )
     balanced: bool = Field(True, description="draw as many tumour as normal patches per epoch")
     filter_data: bool = Field(
         False, description="drop patches whose mean is not strictly between 0 and 255"
@@ -64,6 +70,15 @@ class DataConfig(Section):
         description="use only this many patches of each split, spread over the file; recorded",
     )
     augment: AugmentConfig = Field(AugmentConfig(), description="see below")
+
+    @model_validator(mode="after")
+    def _check_placement(self) -> Self:
+        if self.placement != "file" and self.num_workers > 0:
+            raise ValueError(
+                f"placement {self.placement} leaves reader processes nothing to read, num_workers "
+                f"is {self.num_workers}. Set data.num_workers to 0, or data.placement to file"
+            )
+        return self
 
     @property
     def files_dir(self) -> Path:

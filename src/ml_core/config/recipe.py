@@ -7,9 +7,9 @@ from __future__ import annotations
 REACH_NO_WEIGHT = frozenset(
     {
         "data.audit_dir", "data.data_path", "data.ledger_dir", "data.local_copy",
-        "data.num_workers", "evaluation", "experiment_name", "output_dir", "search", "seeds",
-        "selection", "slices", "tracking", "training.chain_every", "training.checkpoint_every",
-        "training.device", "training.rank_timeout_s",
+        "data.num_workers", "data.placement", "evaluation", "experiment_name", "output_dir",
+        "search", "seeds", "selection", "slices", "tracking", "training.chain_every",
+        "training.checkpoint_every", "training.device", "training.rank_timeout_s",
     }
 )  # fmt: skip
 # What decides the bits of a run beside its recipe, but not which function is learned.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def files_behind(dataset: h5py.Dataset, path: Path) -> list[Path]:
 
 
 @contextmanager
-def decodable(path: Path, what: str = "it") -> Iterator[None]:
+def decodable(path: Path, what: str | Callable[[], str] = "it") -> Iterator[None]:
     """Turn what h5py raises for damage, in a body that asks for `what` of `path`, into DataError.
 
     That is any of the types below: a damaged header may claim more memory than there is, or name a
@@ -68,9 +68,10 @@ def decodable(path: Path, what: str = "it") -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, MemoryError, LookupError, ValueError, TypeError) as error:
+        asked_for = what if isinstance(what, str) else what()
         raise DataError(
-            f"{path}: {what} cannot be read: {error or type(error).__name__}. The file is damaged; "
-            "copy or unpack it again."
+            f"{path}: {asked_for} cannot be read: {error or type(error).__name__}. The file is "
+            "damaged; copy or unpack it again."
         ) from error
 
 

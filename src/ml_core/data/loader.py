@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Sampler, default_collate
 
 from ml_core.data.exclusions import load_exclusions
 from ml_core.data.layout import Labels, split_paths
+from ml_core.data.one_ahead import ahead_on_gpu
 from ml_core.data.pcam import PatchBatch, PCAMDataset
 from ml_core.data.reader_process import readers_born_deaf, serve_trainer
 from ml_core.data.worker_faults import in_plain_words
@@ -30,9 +31,9 @@ _MIX_COLUMN = 2  # of a row's four words; columns 0 and 1 order the two classes
 class Batch(NamedTuple):
     """What the loader yields."""
 
-    images: Tensor  # (B, 3, H, W) uint8, a view of (B, H, W, 3) memory
-    labels: Tensor  # (B,) long
-    index: Tensor  # type: ignore[assignment]  # (B,) long, rows in the source file
+    images: Tensor  # (B, 3, H, W) uint8, a view of (B, H, W, 3) memory; on the host or a GPU
+    labels: Tensor  # (B,) long, on the host
+    index: Tensor  # type: ignore[assignment]  # (B,) long, on the host: rows in the source file
 
 
 def epoch_order(labels: Labels, seed: int, epoch: int, balanced: bool) -> Positions:
@@ -161,6 +162,8 @@ class EpochBatches(Sampler[list[int]]):
 
     def _own_pieces(self, batch: Positions) -> Positions:
         """Return the rows of `batch` that are this rank's, in order."""
+        if self.ranks.world_size == 1:
+            return batch
         pieces = np.arange(len(batch)) // self.micro_batch
         own: Positions = batch[pieces % self.ranks.world_size == self.ranks.rank]
         return own
@@ -176,9 +179,13 @@ class _NewOrderEachTime(EpochBatches):
 
 
 class PatchLoader(DataLoader[Any]):
-    """torch's DataLoader over whole batches; an error met in a worker reads as met here."""
+    """torch's DataLoader over whole batches; an error met in a worker reads as met here.
+
+    With a `gpu`, the batch after the one in use is read and copied there meanwhile.
+    """
 
     batch_sampler: EpochBatches
+    gpu: torch.device | None = None
 
     @property
     def patches(self) -> PCAMDataset:
@@ -188,7 +195,8 @@ class PatchLoader(DataLoader[Any]):
 
     def __iter__(self) -> Any:
         if not self.num_workers:
-            return super().__iter__()
+            batches = super().__iter__()
+            return batches if self.gpu is None else ahead_on_gpu(batches, self.gpu)
         context = self.multiprocessing_context or multiprocessing
         with readers_born_deaf(context.get_start_method()):
             batches = super().__iter__()
@@ -203,7 +211,7 @@ def build_loader(
     balanced: bool = False,
     seed: int = 0,
     num_workers: int = 0,
-    pin_memory: bool = False,
+    device: torch.device | str = "cpu",
     drop_last: bool = False,
     prefetch_factor: int | None = None,
     start_method: str | None = None,
@@ -214,7 +222,8 @@ def build_loader(
     """Return a loader of Batch, the same batches for any number of workers or start method.
 
     `loader.batch_sampler.set_epoch(epoch, start_batch)` chooses the epoch before each iteration.
-    What each of several `ranks` gets is said at `EpochBatches`; it may be a Batch of no patch.
+    What each of several `ranks` gets is said at `EpochBatches`; it may be a Batch of no patch. The
+    rest is said at `loader_of`.
     """
     batches = EpochBatches(
         dataset.labels,
@@ -227,20 +236,54 @@ def build_loader(
         ranks=ranks,
         share=share,
     )
-    return PatchLoader(
+    return loader_of(
+        dataset,
+        batches,
+        num_workers=num_workers,
+        device=device,
+        prefetch_factor=prefetch_factor,
+        start_method=start_method,
+    )
+
+
+def loader_of(
+    dataset: PCAMDataset,
+    batches: EpochBatches,
+    *,
+    num_workers: int = 0,
+    device: torch.device | str = "cpu",
+    prefetch_factor: int | None = None,
+    start_method: str | None = None,
+) -> PatchLoader:
+    """Return a loader of the `batches` of `dataset`, as Batch.
+
+    `device` is where they will go: to a GPU from pinned memory, and without workers their images
+    are there when they are asked for. Raises ConfigError for workers and a data set that is held in
+    memory, of which each of them would need its own.
+    """
+    device = torch.device(device)
+    if num_workers and dataset.held_on is not None:
+        raise ConfigError(
+            f"the patches are held in the memory of {dataset.held_on}, and {num_workers} reader "
+            "processes are asked for. Set data.num_workers to 0, or data.placement to file."
+        )
+    is_to_copy = device.type == "cuda" and dataset.held_on in (None, torch.device("cpu"))
+    loader = PatchLoader(
         dataset,
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=num_workers,
-        pin_memory=pin_memory,
+        pin_memory=is_to_copy,
         prefetch_factor=prefetch_factor,
         multiprocessing_context=start_method if num_workers else None,
         worker_init_fn=serve_trainer,
         persistent_workers=num_workers > 0,
         # its own generator: a loader draws a number at each iteration, which must not shift the
         # global one that dropout uses
-        generator=torch.Generator().manual_seed(seed),
+        generator=torch.Generator().manual_seed(batches.seed),
     )
+    loader.gpu = device if is_to_copy else None
+    return loader
 
 
 def collate(items: Any) -> Batch:

@@ -98,6 +98,11 @@ class PatchFile:
         self, rows: Rows, num_bytes: int | None = None
     ) -> Iterator[tuple[Rows, npt.NDArray[Any]]]:
         """Yield (rows, stored values) for sorted `rows` in turn, by default 32 MB at a time."""
+        for piece in self.pieces(rows, num_bytes):
+            yield piece, self.read_raw(piece)
+
+    def pieces(self, rows: Rows, num_bytes: int | None = None) -> Iterator[Rows]:
+        """Yield sorted `rows` in turn, as many as fill `num_bytes` (32 MB) with stored values."""
         span = max(1, (num_bytes or _BLOCK_BYTES) // self._row_bytes)
         if self.is_flat:
             cuts = np.arange(span, len(rows), span)
@@ -106,7 +111,7 @@ class PatchFile:
             cuts = np.searchsorted(rows, np.arange(span, len(self), span))
         for piece in np.split(rows, cuts):
             if len(piece):
-                yield piece, self.read_raw(piece)
+                yield piece
 
     def close(self) -> None:
         """Close what this process holds open; the next read opens it again."""

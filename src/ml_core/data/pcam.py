@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from ml_core.data.held_patches import HeldPatches
 from ml_core.data.layout import (
     PATCH_KEY,
     Labels,
@@ -99,11 +100,24 @@ class PCAMDataset(Dataset[tuple[Any, Tensor]]):
                 )
         self.indices: Rows = rows
         self.labels: Labels = labels[rows]
+        self._held: HeldPatches | None = None
 
     @property
     def num_rows(self) -> int:
         """Patches in the source file, kept or not: every index is below it."""
         return len(self.file)
+
+    @property
+    def held_on(self) -> torch.device | None:
+        """Where all patches are kept, if they are."""
+        return None if self._held is None else self._held.device
+
+    def hold(self, device: torch.device) -> None:
+        """Read every patch once and keep them on `device`, from where batches come then.
+
+        Raises ConfigError where memory lacks the room, DataError as reading does.
+        """
+        self._held = HeldPatches(self.file, self.indices, device)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -118,12 +132,15 @@ class PCAMDataset(Dataset[tuple[Any, Tensor]]):
         """Return many items, read together; sorted positions are read fastest."""
         chosen = np.asarray(positions, dtype=np.int64)
         rows = self.indices[chosen]
-        patches = self.file.read(rows)  # (B, H, W, 3)
+        if self._held is None:
+            patches = torch.from_numpy(self.file.read(rows))  # (B, H, W, 3)
+        else:
+            patches = self._held.take(torch.from_numpy(chosen))
         images: Tensor | list[Any]
         if self.transform is not None:
-            images = [self.transform(patch) for patch in patches]
+            images = [self.transform(patch) for patch in patches.numpy(force=True)]
         else:
-            images = torch.from_numpy(patches).permute(0, 3, 1, 2)
+            images = patches.permute(0, 3, 1, 2)
         batch = PatchBatch(images, torch.from_numpy(self.labels[chosen]), torch.from_numpy(rows))
         if get_worker_info() is not None:
             batch.share_memory_()

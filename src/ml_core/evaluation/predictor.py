@@ -18,6 +18,10 @@ from ml_core.numerics.arithmetic import PRECISIONS, arithmetic
 _FIRST_ROWS = 65_536  # a megabyte for all columns: more than most splits have
 _NAMED = 10  # how many patches an error lists
 
+# A convolution's maps of this many patches stay in the caches of a core; of 256 they go through
+# memory, layer by layer. Of 4, 8, ..., 256 the fastest for networks of 0.3 and 2.6 million weights.
+_PATCHES_PER_THREAD = 16
+
 
 class PatchBatch(Protocol):
     """What is needed of a batch; `ml_core.data` gives it, and so may anyone else."""
@@ -45,7 +49,9 @@ def predict(
 
     The model is put in eval mode and every module is given its own mode back afterwards; weights,
     buffers and gradients are not touched. `progress` is called with the number of patches of each
-    batch. Logits stay on the device until the end, so that a GPU is never waited for.
+    batch. Logits stay on the device until the end, so that a GPU is never waited for. On a CPU a
+    network of convolutions gets each batch in pieces that its caches hold, which moves a logit by
+    its rounding at most.
 
     Raises DataError without a patch, where only some batches have labels, or where an image holds
     values that are not finite; TrainingError where the model makes such logits of sound images.
@@ -56,11 +62,12 @@ def predict(
     device = torch.device(device)
     logits, labels, index, image_ok = _Column(), _Column(), _Column(), _Column()
     num_batches = num_labelled = 0
+    piece = _piece_size(model, device, precision)
     with evaluating(model), torch.inference_mode():
         for batch in batches:
             images = batch.images.to(device, non_blocking=True)
             with arithmetic(precision, device.type):
-                batch_logits = model(images)  # (B, 2)
+                batch_logits = _forward(model, images, piece)  # (B, 2)
             if batch_logits.shape != (len(images), 2):
                 raise ValueError(
                     f"the model gives {tuple(batch_logits.shape)} for {len(images)} patches; "
@@ -93,6 +100,27 @@ def predict(
         y_prob=sigmoid(logit),
         logit=logit,
     )
+
+
+def _piece_size(model: nn.Module, device: torch.device, precision: str) -> int | None:
+    """Return how many patches `model` gets at once, None for a whole batch.
+
+    Linear layers want many, since their weights are read anew for each piece; a GPU wants many; and
+    exact arithmetic cuts what it is given by itself.
+    """
+    has_maps = any(isinstance(module, nn.Conv2d) for module in model.modules())
+    if device.type != "cpu" or precision == "exact" or not has_maps:
+        return None
+    return _PATCHES_PER_THREAD * torch.get_num_threads()
+
+
+def _forward(model: nn.Module, images: torch.Tensor, piece: int | None) -> torch.Tensor:
+    """Return the logits (B, 2) of `images`, `piece` of them at once."""
+    if piece is None or len(images) <= piece:
+        logits: torch.Tensor = model(images)
+        return logits
+    parts = (images[start : start + piece] for start in range(0, len(images), piece))
+    return torch.cat([model(part) for part in parts])
 
 
 class _Column:

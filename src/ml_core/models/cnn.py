@@ -52,7 +52,7 @@ class CNN(PatchClassifier):
         layers: list[nn.Module] = [
             nn.Conv2d(self.input_shape[0], num_inputs, 3, stride=2, padding=1, bias=False),
             _norm(num_inputs),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),  # nobody needs the norm's output: not its gradient either
         ]
         for width in widths:
             for block in range(blocks_per_stage):
@@ -90,7 +90,7 @@ class ResidualBlock(nn.Module):
         self.branch = nn.Sequential(
             nn.Conv2d(num_inputs, width, 3, stride=stride, padding=1, bias=False),
             _norm(width),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(width, width, 3, padding=1, bias=False),
             _norm(width),
         )
@@ -101,7 +101,7 @@ class ResidualBlock(nn.Module):
                 nn.Conv2d(num_inputs, width, 1, bias=False),
                 _norm(width),
             )
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.relu(self.branch(x) + self.shortcut(x))

@@ -54,8 +54,22 @@ class Preprocess(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
 
     def forward(self, images: Tensor) -> Tensor:
-        mean, std = self.mean.view(-1, 1, 1), self.std.view(-1, 1, 1)
-        return (images.to(torch.float32) / 255 - mean) / std  # (B, C, H, W)
+        mean, std = _spread(self.mean, images), _spread(self.std, images)
+        levels = images.to(torch.float32)
+        # in place, but for what is the caller's: the same bits, and no new memory three times
+        scaled = levels / 255 if levels is images else levels.div_(255)
+        return scaled.sub_(mean).div_(std)  # (B, C, H, W)
 
     def extra_repr(self) -> str:
         return f"{self.normalization!r}, mean={self.mean.tolist()}, std={self.std.tolist()}"
+
+
+def _spread(values: Tensor, images: Tensor) -> Tensor:
+    """Return `values` (C,) for every pixel of a patch, in the memory format of `images`.
+
+    Where the channels are the innermost dimension, broadcasting would go over three numbers at a
+    time, at a third of the speed.
+    """
+    if not images.is_contiguous(memory_format=torch.channels_last):
+        return values.view(-1, 1, 1)
+    return values.expand(*images.shape[2:], len(values)).contiguous().permute(2, 0, 1)  # (C, H, W)

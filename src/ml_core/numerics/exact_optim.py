@@ -17,6 +17,7 @@ from torch import Tensor
 from ml_core.errors import ConfigError
 from ml_core.numerics.exact_norm import exact_norms, joint_norm
 from ml_core.numerics.portable_math import power
+from ml_core.numerics.uncompiled import SGD, Adam, AdamW
 
 _PIECE = 1 << 15  # elements: 128 kB of each tensor
 _VARIANTS = (
@@ -24,7 +25,7 @@ _VARIANTS = (
 )  # fmt: skip
 
 
-class ExactAdam(torch.optim.Adam):
+class ExactAdam(Adam):
     """Adam with an L2 penalty: Kingma and Ba 2015, arXiv 1412.6980, algorithm 1."""
 
     @torch.no_grad()
@@ -42,11 +43,11 @@ class ExactAdam(torch.optim.Adam):
                 _adam_step(numbers, *piece)
 
 
-class ExactAdamW(ExactAdam, torch.optim.AdamW):
+class ExactAdamW(ExactAdam, AdamW):
     """Adam with decoupled weight decay: Loshchilov and Hutter 2019, arXiv 1711.05101."""
 
 
-class ExactSGD(torch.optim.SGD):
+class ExactSGD(SGD):
     """Stochastic gradient descent with an L2 penalty, momentum and Nesterov's look-ahead."""
 
     @torch.no_grad()

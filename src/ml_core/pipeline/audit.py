@@ -24,16 +24,15 @@ from ml_core.audit.files import AuditDir, AuditRecord, save_exclusions
 from ml_core.audit.page import render_audit
 from ml_core.audit.sources import find_splits
 from ml_core.config import Config, DataConfig
-from ml_core.data.layout import AUDIT_DIR
 from ml_core.durable import written_aside
 from ml_core.errors import DataError
 from ml_core.findings import SEVERITIES, Severity
 from ml_core.log import shown
+from ml_core.pipeline.parts.audit_place import audit_dir_of
 from ml_core.runs import utc_now
 
 logger = logging.getLogger("ml_core.audit")
 
-_QUICK = "quick"  # folder inside the audit's, so that a quick audit never replaces a full one
 _IN_JSON = ("id", "severity", "split", "count", "message")
 _MARKS = {"error": "ERROR  ", "warning": "warning"}
 
@@ -69,12 +68,6 @@ def audit(
         "findings": [{key: getattr(f, key) for key in _IN_JSON} for f in record.findings],
         "failed": any(finding.severity in failing for finding in record.findings),
     }
-
-
-def audit_dir_of(data: DataConfig, *, quick: bool) -> AuditDir:
-    """Return where the audit of a config's data is kept."""
-    folder = data.audit_dir or data.data_path / AUDIT_DIR
-    return AuditDir(folder / _QUICK if quick else folder)
 
 
 def audit_data(

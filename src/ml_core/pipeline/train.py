@@ -25,8 +25,6 @@ from ml_core.config import Config
 from ml_core.data.checks import SplitRecord, digest_splits, sha256_of
 from ml_core.distributed import ALONE, Ranks
 from ml_core.errors import RankError, RunError
-from ml_core.evaluation.slices.facts import FACTS
-from ml_core.evaluation.slices.query import compile_query
 from ml_core.lease import Lease, slurm_job
 from ml_core.log import shown
 from ml_core.pipeline.parts.data_gate import Gate, pass_gate
@@ -43,6 +41,7 @@ from ml_core.pipeline.parts.same_on_ranks import (
 from ml_core.pipeline.parts.splits import (
     changed_rows,
     check_data,
+    check_placement,
     recorded,
     refuse_other_data,
     run_exclusions,
@@ -69,8 +68,8 @@ def train(config: Config, *, command: str) -> dict[str, Any]:
 
     Told to stop before all are trained, the status is interrupted.
     """
-    for name, query in config.slices.items():  # refused now, not after hours
-        compile_query(query, FACTS, name)
+    if config.slices:
+        _check_slices(config.slices)
     with joined_ranks(config) as ranks:
         if ranks.is_first:
             gate = pass_gate(config, SPLITS)
@@ -93,6 +92,16 @@ def train(config: Config, *, command: str) -> dict[str, Any]:
     return {"status": results[-1]["status"], "runs": results}
 
 
+def _check_slices(slices: Mapping[str, str]) -> None:
+    """Raise ConfigError for a query that cannot be read: now, not after hours."""
+    # as pandas, half a second that a training without slices need not wait
+    from ml_core.evaluation.slices.facts import FACTS
+    from ml_core.evaluation.slices.query import compile_query
+
+    for name, query in slices.items():
+        compile_query(query, FACTS, name)
+
+
 def train_seed(
     config: Config,
     seed: int,
@@ -111,6 +120,7 @@ def train_seed(
     `on_epoch` that may stop it.
     """
     numerics = prepare(config, config.training.num_threads, ranks)  # before a directory is made
+    check_placement(config, checks)
     if run is None:
         name = f"{dt.datetime.now():%Y%m%d-%H%M%S}-seed{seed}"
         run = RunDir.create(config.output_dir / config.experiment_name, name)
@@ -190,6 +200,7 @@ def _go_on(
         checks = check_data(config, SPLITS, run_exclusions(run, record), sha256_of(digests))
         refuse_other_data(record, checks, changed_rows(run, digests))
         numerics = prepare(config, checkpoint.state["num_threads"], ranks)
+        check_placement(config, checks)
         step = checkpoint.state["train"]["step"]
         if elsewhere:
             note_elsewhere(record, numerics, step)

@@ -18,7 +18,7 @@ from ml_core.audit.patch_rows import measure_rows
 from ml_core.data.layout import split_paths
 from ml_core.errors import DataError
 from ml_core.log import shown
-from ml_core.pipeline.audit import audit_dir_of
+from ml_core.pipeline.parts.audit_place import audit_dir_of
 from ml_core.pipeline.parts.operating_run import OperatingRun
 from ml_core.pipeline.parts.splits import check_data, refuse_other_data, run_exclusions
 from ml_core.runs import read_json

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ml_core.config import Config
-from ml_core.pipeline.parts.splits import open_split, run_exclusions, train_loader
+from ml_core.pipeline.parts.splits import open_split, run_exclusions, train_order
 from ml_core.runs import RunDir, RunRecord
 
 
@@ -27,7 +26,7 @@ def patches_of_steps(
     """
     exclude = run_exclusions(run, RunRecord.load(run))
     dataset = open_split(config, "train", exclude)
-    sampler = train_loader(config, dataset, torch.device("cpu")).batch_sampler
+    sampler = train_order(config, dataset)
     batches_per_step = config.training.accumulate_steps
     steps_per_epoch = -(-sampler.num_batches // batches_per_step)
     found = {}

@@ -26,7 +26,7 @@ from ml_core.data.versions.recorded import check_recorded
 from ml_core.errors import DataError
 from ml_core.findings import Finding
 from ml_core.log import shown
-from ml_core.pipeline.audit import audit_data, audit_dir_of
+from ml_core.pipeline.parts.audit_place import audit_dir_of
 from ml_core.pipeline.parts.local_copy import check_copy
 from ml_core.reproducibility import data_digests
 from ml_core.runs import RunDir, write_json, write_text
@@ -136,6 +136,9 @@ def _find_audit(
         except (DataError, OSError, UnicodeDecodeError) as error:
             logger.warning("%s It is not used.", error)
     logger.info("no audit of these bytes is stored; a quick one is made first")
+    # its checks and plots take more than a second to load, and as a rule there is an audit
+    from ml_core.pipeline.audit import audit_data
+
     folder = audit_dir_of(config.data, quick=True)
     record, is_kept = audit_data(
         config.data.data_path,

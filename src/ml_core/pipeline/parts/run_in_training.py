@@ -179,7 +179,8 @@ class RunInTraining:
             self._describe(trainer.model)
         if checkpoint is not None:
             trainer.load_checkpoint(checkpoint)
-        return trainer, batches, inference_loader(config, valid_set, device, ranks)
+        valid = inference_loader(config, valid_set, device, ranks, again=True)
+        return trainer, batches, valid
 
     def _describe(self, model: PatchClassifier) -> None:
         """Say what is trained, and keep it in the record."""

@@ -11,14 +11,16 @@ import torch
 from ml_core.config import Config
 from ml_core.data.checks import SplitRecord, check_splits, hash_file
 from ml_core.data.exclusions import load_exclusions
+from ml_core.data.held_patches import check_room
 from ml_core.data.layout import split_paths
-from ml_core.data.loader import PatchLoader, build_loader
+from ml_core.data.loader import EpochBatches, PatchLoader, build_loader, loader_of
 from ml_core.data.patch_file import Rows
 from ml_core.data.pcam import PCAMDataset
 from ml_core.data.versions.digests import FileDigest
 from ml_core.data.versions.recorded import describe_recorded_rows
 from ml_core.distributed import ALONE, Ranks
-from ml_core.errors import RunError
+from ml_core.errors import ConfigError, RunError
+from ml_core.pipeline.parts.device import choose_device
 from ml_core.pipeline.parts.local_copy import check_copy, say_where_read
 from ml_core.runs import RunDir, RunRecord, read_json
 
@@ -146,33 +148,85 @@ def open_split(config: Config, split: str, exclude: Mapping[str, Rows]) -> PCAMD
     )
 
 
-def train_loader(
-    config: Config, dataset: PCAMDataset, device: torch.device, ranks: Ranks = ALONE
-) -> PatchLoader:
-    """Return shuffled batches for training, drawn by `config.seed`: the part of each for a rank."""
-    return build_loader(
-        dataset,
+def check_placement(config: Config, checks: Sequence[SplitRecord]) -> None:
+    """Raise ConfigError where the patches of `checks` cannot be where data.placement has them.
+
+    Said before anything is made of a training, and by arithmetic: see `check_room`.
+    """
+    if config.data.placement == "file":
+        return
+    _, height, width = config.data.input_shape
+    check_room(
+        num_patches=sum(check.num_patches for check in checks),
+        patch_shape=(height, width, 3),
+        device=_place(config, choose_device(config.training.device)),
+        what=" and ".join(check.split for check in checks),
+    )
+
+
+def _place(config: Config, device: torch.device) -> torch.device:
+    """Return where the patches are kept for a training on `device`."""
+    if config.data.placement == "ram":
+        return torch.device("cpu")
+    if device.type == "cpu":
+        raise ConfigError(
+            "data.placement is gpu, but the training computes on a CPU: training.device is "
+            f"{config.training.device}. Set data.placement to ram, or run where there is a GPU."
+        )
+    return device
+
+
+def train_order(config: Config, dataset: PCAMDataset, ranks: Ranks = ALONE) -> EpochBatches:
+    """Return which patches `train_loader` has in which batch; nothing is read."""
+    return EpochBatches(
+        dataset.labels,
         config.data.batch_size,
         shuffle=True,
         balanced=config.data.balanced,
         seed=config.seed,
-        num_workers=config.data.num_workers,
-        pin_memory=device.type == "cuda",
         micro_batch=None if config.training.numerics == "fast" else config.training.micro_batch,
         ranks=ranks,
     )
 
 
-def inference_loader(
+def train_loader(
     config: Config, dataset: PCAMDataset, device: torch.device, ranks: Ranks = ALONE
 ) -> PatchLoader:
-    """Return batches in file order, each patch once and on one rank."""
+    """Return shuffled batches for training, drawn by `config.seed`: the part of each for a rank.
+
+    The patches are read first, all of them, where data.placement wants them kept.
+    """
+    _keep(config, dataset, device)
+    order = train_order(config, dataset, ranks)
+    return loader_of(dataset, order, num_workers=config.data.num_workers, device=device)
+
+
+def inference_loader(
+    config: Config,
+    dataset: PCAMDataset,
+    device: torch.device,
+    ranks: Ranks = ALONE,
+    *,
+    again: bool = False,
+) -> PatchLoader:
+    """Return batches in file order, each patch once and on one rank.
+
+    They are read from the file, unless they will be asked for `again` and again: then they are kept
+    where data.placement says.
+    """
+    if again:
+        _keep(config, dataset, device)
     return build_loader(
         dataset,
         INFERENCE_BATCH_SIZE,
         shuffle=False,
         num_workers=config.data.num_workers,
-        pin_memory=device.type == "cuda",
+        device=device,
         share="batches",
         ranks=ranks,
     )
+
+
+def _keep(config: Config, dataset: PCAMDataset, device: torch.device) -> None:
+    if config.data.placement != "file" and dataset.held_on is None:
+        dataset.hold(_place(config, device))

@@ -64,7 +64,7 @@ def measure_throughput(config: Config, exclude: Mapping[str, Rows]) -> Throughpu
     trainer, batches = build_trainer(config, train_set, device)
     steps = _Timed(batches, lambda: trainer.state.step, device)
     trainer.train_epoch(steps)
-    valid = _Timed(inference_loader(config, valid_set, device), None, device)
+    valid = _Timed(inference_loader(config, valid_set, device, again=True), None, device)
     trainer.predict(valid)
     return Throughput(
         num_train=len(batches.batch_sampler.labels),

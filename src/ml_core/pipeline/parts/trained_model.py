@@ -12,6 +12,7 @@ from ml_core.config import Config
 from ml_core.errors import ConfigError
 from ml_core.models import PatchClassifier, build_from_spec
 from ml_core.pipeline.parts.device import choose_device, choose_precision
+from ml_core.reused_memory import reuse_memory
 from ml_core.runs import RunDir
 
 # What may be set anew for a trained run: where things are and how they are scored. The data may
@@ -21,6 +22,7 @@ SETTABLE = (
     "data.ledger_dir",
     "data.local_copy",
     "data.num_workers",
+    "data.placement",
     "evaluation.false_discovery_rate",
     "evaluation.num_resamples",
     "evaluation.probe_patches",
@@ -61,6 +63,7 @@ def load_trained(run: RunDir, config: Config) -> TrainedModel:
     """Load the verified best checkpoint of `run`; raises CheckpointError."""
     checkpoint = load_best(run.checkpoints_dir)
     device = choose_device(config.training.device)
+    reuse_memory()  # for the rest of this process, which predicts
     model = build_from_spec(checkpoint.model_spec)
     model.load_state_dict(checkpoint.model_state)
     model = model.to(device)

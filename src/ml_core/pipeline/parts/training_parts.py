@@ -17,6 +17,7 @@ from ml_core.numerics.initial_weights import draw_weights
 from ml_core.pipeline.parts.device import choose_precision
 from ml_core.pipeline.parts.splits import train_loader
 from ml_core.reproducibility import seed_everything
+from ml_core.reused_memory import reuse_memory
 from ml_core.solver import Trainer
 from ml_core.solver.interrupt import StopRequest
 from ml_core.solver.optim import build_optimizer, build_scheduler
@@ -24,6 +25,8 @@ from ml_core.solver.settings import TrainerSettings
 from ml_core.solver.trainer import OnEpoch
 from ml_core.tracking import ExperimentTracker
 from ml_core.tracking.chain import Chain
+
+FUSED_DEVICES = ("cpu", "cuda")  # for which torch has such optimizers of all three kinds
 
 
 def build_trainer(
@@ -45,11 +48,11 @@ def build_trainer(
     epochs or steps are taken. `chain`, `lease`, `ranks` and `stop`: see `Trainer`.
     """
     seed_everything(config.seed)
+    reuse_memory()  # for the rest of this process, which trains
     if model is None:
         model = build_new_model(config, train_set)
     batches = train_loader(config, train_set, device, ranks)
-    exact = config.training.numerics == "portable"
-    optimizer = build_optimizer(model, **config.optimizer.model_dump(), exact=exact)
+    optimizer = optimizer_of(config, model, device)
     scheduler = build_scheduler(
         optimizer,
         epochs=config.training.epochs,
@@ -71,6 +74,19 @@ def build_trainer(
         stop=stop,
     )
     return trainer, batches
+
+
+def optimizer_of(
+    config: Config, model: PatchClassifier, device: torch.device
+) -> torch.optim.Optimizer:
+    """Return the config's optimizer over `model`, with the steps that its numerics allow."""
+    numerics = config.training.numerics
+    return build_optimizer(
+        model,
+        **config.optimizer.model_dump(),
+        exact=numerics == "portable",
+        fused=numerics == "fast" and device.type in FUSED_DEVICES,
+    )
 
 
 def build_new_model(config: Config, train_set: PCAMDataset) -> PatchClassifier:

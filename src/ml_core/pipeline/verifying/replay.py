@@ -147,7 +147,7 @@ def _trainer(
         assert isinstance(trainer.model, PatchClassifier)
         if checkpoint is not None:
             trainer.load_checkpoint(checkpoint)
-        yield trainer, batches, inference_loader(config, valid_set, device)
+        yield trainer, batches, inference_loader(config, valid_set, device, again=True)
 
 
 class _FirstSteps:

@@ -1,0 +1,1 @@
+"""Two configs in turns, and the ratio of their rates."""

@@ -1,0 +1,1 @@
+"""The figures as text and as plots."""
