@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -236,6 +237,19 @@ def test_a_profile_with_a_gpu_leaves_batches_out_of_main_memory(config_path):
     for_gpu = doctor(config_path, profile="generic-gpu")
     for_cpu = doctor(config_path, profile="generic-cpu")
     assert only(for_gpu, "memory")["told"] != only(for_cpu, "memory")["told"]
+
+
+def test_patches_kept_in_memory_are_counted_as_far_as_they_are_used(tmp_path):
+    data = write_tiny_pcam(tmp_path / "many", 2000, 1000)
+    config = write_config(tmp_path / "ram.yaml", data, data={"placement": "ram"})
+
+    def kept(*overrides):
+        told = only(doctor(config, overrides=overrides), "memory")["told"]
+        return re.findall(r"patches kept in memory (\d+\.\d+)", told)
+
+    assert kept() == ["0.08"]  # 3,000 patches of 27,648 bytes, in GB of 2**30
+    assert kept("data.max_patches=500") == ["0.03"]
+    assert kept("data.placement=file") == []
 
 
 def test_the_moments_of_the_optimizer_are_counted(config_path):

@@ -113,6 +113,13 @@ def test_on_a_gpu_activations_are_not_in_main_memory():
     assert on_gpu.patches < on_cpu.patches / 3 and on_gpu.weights < on_cpu.weights
 
 
+def test_patches_that_are_kept_take_a_byte_for_each_value_and_are_told():
+    kept = needed(mlp_size(PATCH, (8,), 2), num_held=262_144)
+    assert kept.held == 262_144 * 27_648 / 2**20
+    assert "patches kept in memory 6.75" in str(kept)
+    assert kept.total_mb - needed(mlp_size(PATCH, (8,), 2)).total_mb == pytest.approx(kept.held)
+
+
 NEED = MemoryNeed(base=500, weights=300, patches=200, readers=0)
 
 

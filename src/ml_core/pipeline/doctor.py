@@ -106,8 +106,9 @@ def examine(
     checks += check_setup(profile.setup)
     slurm, partitions = check_slurm(profile, needs_slurm=needs_slurm)
     if config is not None:
-        checks += [*_data(config), *_outputs(config)]
-        checks += _memory(config, profile, is_this_job=is_this_job)
+        about_data, rows = check_data(config.data.data_path, SPLITS, config.data.input_shape[1:])
+        checks += [*about_data, *_audited(config, rows), *_outputs(config)]
+        checks += _memory(config, profile, rows, is_this_job=is_this_job)
         checks += _cores(config, profile, is_this_job=is_this_job)
     if node_names(partitions) - {os.uname().nodename}:  # jobs run on other machines too
         checks += check_shared(_places(config, python), read_mounts())
@@ -123,11 +124,9 @@ def examine(
     return [*checks, *check_tracker(config.tracking.mlflow_uri if config else None)]
 
 
-def _data(config: Config) -> Iterator[Check]:
-    """Yield how the files are, and what the audit of them says, the full one before a quick one."""
+def _audited(config: Config, rows: Mapping[str, int]) -> Iterator[Check]:
+    """Yield what the audit says of files with so many `rows`, the full one before a quick one."""
     data = config.data
-    checks, rows = check_data(data.data_path, SPLITS, data.input_shape[1:])
-    yield from checks
     folder = data.audit_dir or data.data_path / AUDIT_DIR
     for audit_dir in (AuditDir(folder), AuditDir(folder / "quick")):
         if is_folder(audit_dir.path) and audit_dir.record_path.is_file():
@@ -188,8 +187,12 @@ def _outputs(config: Config) -> list[Check]:
     return [*checks, *check_space(config.output_dir, runs_of * len(config.all_seeds))]
 
 
-def _memory(config: Config, profile: Profile, *, is_this_job: bool) -> list[Check]:
+def _memory(
+    config: Config, profile: Profile, rows: Mapping[str, int], *, is_this_job: bool
+) -> list[Check]:
     training = config.training
+    most = config.data.max_patches or max(rows.values(), default=0)
+    in_use = sum(min(num, most) for num in rows.values())
     need = estimate_memory(
         _model_size(config),
         moments=_moments(config),
@@ -198,6 +201,7 @@ def _memory(config: Config, profile: Profile, *, is_this_job: bool) -> list[Chec
         num_workers=config.data.num_workers,
         numerics=training.numerics,
         on_gpu=profile.gpus is not None and training.device != "cpu",
+        num_held=in_use if config.data.placement == "ram" else 0,
     )
     given = os.environ.get("SLURM_MEM_PER_NODE") if is_this_job else None
     asked_mb = float(given) if given else memory_of(profile)

@@ -42,16 +42,18 @@ class MemoryNeed:
     weights: float
     patches: float
     readers: float
+    held: float = 0.0  # patches that stay in memory
 
     @property
     def total_mb(self) -> float:
-        return self.base + self.weights + self.patches + self.readers
+        return self.base + self.weights + self.patches + self.readers + self.held
 
     def __str__(self) -> str:
         """The terms as a sum: ``2.1 GB = libraries 0.5 + weights and optimizer 0.1 + ...``."""
         terms = {
             "libraries": self.base, "weights, optimizer and checkpoint": self.weights,
             "a batch on its way": self.patches, "reader processes": self.readers,
+            "patches kept in memory": self.held,
         }  # fmt: skip
         told = " + ".join(f"{name} {mb / 1024:.2f}" for name, mb in terms.items() if mb)
         return f"{self.total_mb / 1024:.2f} GB = {told}"
@@ -66,12 +68,13 @@ def estimate_memory(
     num_workers: int,
     numerics: str,
     on_gpu: bool,
+    num_held: int = 0,
 ) -> MemoryNeed:
     """Return what one task of a training needs at its peak, validation and checkpoints included.
 
     `moments`: numbers that the optimizer keeps per parameter, 2 for Adam. `micro_batch`: patches
     per backward pass where that is not the batch. On a GPU model and batches lie in its memory, and
-    main memory holds the checkpoint.
+    main memory holds the checkpoint. `num_held`: patches that are kept in main memory.
     """
     summed = 0 if numerics == "fast" else SUMMED
     copies = 1 + moments + CHECKPOINT_COPIES + (0 if on_gpu else 2 + moments + summed)
@@ -90,6 +93,7 @@ def estimate_memory(
         weights=copies * model.num_parameters * FLOAT / MIB,
         patches=(computed + 2 * read) / MIB,
         readers=readers,
+        held=num_held * model.num_inputs / MIB,  # a byte each
     )
 
 
