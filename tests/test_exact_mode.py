@@ -225,5 +225,5 @@ def test_the_precisions_are_known_by_name():
         with arithmetic(precision, "cpu"):
             dtypes.append((x @ x).dtype)
     assert dtypes == [torch.float32, torch.bfloat16, torch.float32]
-    with pytest.raises(ValueError, match=r"fp16.*allowed: fp32, bf16, exact"):
-        arithmetic("fp16", "cpu")
+    with pytest.raises(ValueError, match=r"fp8.*allowed: fp32, bf16, exact"):
+        arithmetic("fp8", "cpu")

@@ -182,3 +182,8 @@ def test_a_level_that_is_unknown_or_of_another_precision_is_refused():
             TrainerSettings.from_course(
                 {"training": {"numerics": numerics, "precision": precision}}
             )
+
+
+def test_a_precision_that_is_only_measured_is_not_trained_in():
+    with pytest.raises(ConfigError, match=r"'fp16' is not one to train in; allowed: fp32, bf16"):
+        TrainerSettings(precision="fp16")

@@ -17,6 +17,7 @@ from ml_core.checkpoint import load_checkpoint
 from ml_core.cli import main
 from ml_core.data.layout import split_paths
 from ml_core.log_line import to_line
+from ml_core.numerics.uncompiled import AdamW
 from ml_core.pipeline.audit import audit
 from ml_core.runs import RunDir, read_json, read_jsonl, write_json
 from ml_core.tracking import ExperimentTracker
@@ -313,7 +314,7 @@ def test_another_number_of_threads_is_named_before_the_bits_it_changed(
 def test_one_flipped_bit_of_a_weight_is_named_with_its_step_and_tensor(
     train, verify, data_dir, tmp_path, monkeypatch
 ):
-    step_of = torch.optim.AdamW.step
+    step_of = AdamW.step
 
     def step_and_break(optimizer, *arguments):
         result = step_of(optimizer, *arguments)
@@ -324,7 +325,7 @@ def test_one_flipped_bit_of_a_weight_is_named_with_its_step_and_tensor(
         return result
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch.optim.AdamW, "step", step_and_break)
+        patch.setattr(AdamW, "step", step_and_break)
         broken = train(config_of(tmp_path, data_dir))
     done = verify(broken.path)
     assert done.code == 3, done.out
@@ -417,13 +418,13 @@ def change_one_weight(checkpoint):
 
 
 def test_a_replay_that_stops_where_the_run_did_not_says_so(verify, trained, monkeypatch):
-    step_of = torch.optim.AdamW.step
+    step_of = AdamW.step
 
     def step_into_infinity(optimizer, *arguments):
         step_of(optimizer, *arguments)
         optimizer.param_groups[0]["params"][0].data.fill_(torch.inf)
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", step_into_infinity)
+    monkeypatch.setattr(AdamW, "step", step_into_infinity)
     done = verify(trained.path)
     assert done.code == 3, done.out
     assert "step 2 of 6" in done.first

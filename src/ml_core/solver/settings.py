@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ml_core.errors import ConfigError, did_you_mean
+from ml_core.numerics.arithmetic import PRECISIONS
 
 LEVELS = ("fast", "elastic", "portable")
 
@@ -33,11 +34,16 @@ class TrainerSettings:
     chain_every: int = 500
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for a level that is unknown, or not computed in its own precision."""
+        """Raise ConfigError for an unknown level or precision, or two that do not go together."""
         if self.numerics not in LEVELS:
             raise ConfigError(
                 f"unknown training.numerics {self.numerics!r}; there are: {', '.join(LEVELS)}."
                 + did_you_mean(self.numerics, LEVELS)
+            )
+        if self.precision not in PRECISIONS:
+            raise ConfigError(
+                f"training.precision {self.precision!r} is not one to train in; allowed: "
+                f"{', '.join(PRECISIONS)}. float16 would need its loss scaled."
             )
         if (self.numerics == "portable") != (self.precision == "exact"):
             raise ConfigError(

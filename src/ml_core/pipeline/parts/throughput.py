@@ -138,4 +138,4 @@ def as_json(found: Throughput, epochs: int) -> dict[str, Any]:
 
 
 def _rounded(number: float | None) -> float | None:
-    return None if number is None else round(number, 1)
+    return None if number is None else round(number, 3)
