@@ -87,6 +87,19 @@ def test_what_is_measured_is_the_config_as_it_will_train(tmp_path, num_workers):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_nothing_is_written_where_a_training_would_save_in_between(tmp_path, monkeypatch):
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    config = write_config(
+        tmp_path / "config.yaml",
+        write_tiny_pcam(tmp_path / "data"),
+        training={"checkpoint_every": 1},
+    )
+    assert measure_throughput(Config.load(config), {}).timed_steps > 1
+    assert list(folder.iterdir()) == []
+
+
 def test_the_peak_is_of_this_process_and_of_what_its_readers_hold_besides():
     with PeakMemory() as memory:
         own = _resident_mib()

@@ -59,6 +59,7 @@ def measure_throughput(config: Config, exclude: Mapping[str, Rows]) -> Throughpu
 
     Nothing is written. `exclude`: rows of each split to leave out.
     """
+    config = config.with_overrides(["training.checkpoint_every=null"])  # there is no run to save in
     device = choose_device(config.training.device)
     train_set, valid_set = (open_split(config, split, exclude) for split in ("train", "valid"))
     trainer, batches = build_trainer(config, train_set, device)
