@@ -511,7 +511,7 @@ def test_end_to_end_leaves_nothing_behind_and_no_step_diverges(tmp_path, schedul
 def test_a_training_that_is_held_still_changes_no_weight(tmp_path, schedule):
     config = load_config(tmp_path, f"scheduler.name={schedule}")
     trainer, loader = build_trainer(config, open_split(config, "train", {}), CPU)
-    end_to_end._hold_still(trainer)
+    end_to_end.hold_still(trainer)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     for batch in loader:
         trainer.train_step([batch])

@@ -33,7 +33,8 @@ class Batch(NamedTuple):
 
     images: Tensor  # (B, 3, H, W) uint8, a view of (B, H, W, 3) memory; on the host or a GPU
     labels: Tensor  # (B,) long, on the host
-    index: Tensor  # type: ignore[assignment]  # (B,) long, on the host: rows in the source file
+    # (B,) long, on the host: rows in the source file. A tuple's own method has that name too.
+    index: Tensor  # type: ignore[assignment]
 
 
 def epoch_order(labels: Labels, seed: int, epoch: int, balanced: bool) -> Positions:

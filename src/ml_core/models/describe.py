@@ -33,14 +33,14 @@ def describe_model(model: PatchClassifier) -> dict[str, Any]:
     }
 
 
-class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as torch left it
+class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives it no types
     """torch's FlopCounterMode without a table by module, and without what makes it slow to begin.
 
     A mode loads torch's compiler, a second and more, to have itself left out of what is compiled.
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # the same
         self.num_flops = 0
 
     @classmethod

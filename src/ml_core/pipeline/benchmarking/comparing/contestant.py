@@ -16,12 +16,13 @@ from ml_core.config import Config
 from ml_core.data.loader import Batch
 from ml_core.data.patch_file import Rows
 from ml_core.errors import MLCoreError, TrainingError
-from ml_core.pipeline.benchmarking.measuring.child import PRELOADED
+from ml_core.pipeline.benchmarking.measuring.child import PRELOADED, why_ended
 from ml_core.pipeline.benchmarking.measuring.device_faults import (
     is_device_error,
     is_out_of_memory,
     told,
 )
+from ml_core.pipeline.benchmarking.measuring.end_to_end import PREFETCHED, hold_still
 from ml_core.pipeline.benchmarking.measuring.reading import endless
 from ml_core.pipeline.benchmarking.measuring.timing import synchronise
 from ml_core.pipeline.benchmarking.measuring.variants import variants_of
@@ -34,7 +35,6 @@ from ml_core.solver.batches import grouped
 
 Contest = Literal["end to end", "forward"]
 CONTESTS: tuple[Contest, ...] = get_args(Contest)
-PREFETCHED = 2  # batches of each reader: torch's prefetch_factor
 
 
 class Contestant:
@@ -76,9 +76,8 @@ class Contestant:
         except (EOFError, OSError) as error:
             self._process.join()
             raise TrainingError(
-                f"the process that measured {self.name} was ended (status "
-                f"{self._process.exitcode}; -9 is the system's, for want of memory). Give more "
-                "memory, or smaller batches."
+                f"the process that measured {self.name} was ended: "
+                f"{why_ended(self._process.exitcode)}. Give more memory, or smaller batches."
             ) from error
         if isinstance(answer, MLCoreError):
             raise type(answer)(f"{self.name}: {answer}") from answer
@@ -138,12 +137,7 @@ def _training(
     So no step diverges however often it is taken; nothing is written.
     """
     trainer, loader = build_trainer(config, open_split(config, "train", exclude), device)
-    trainer.scheduler = None
-    for group in trainer.optimizer.param_groups:
-        group["lr"] = 0.0
-    if trainer.augment is not None:
-        trainer.augment.set_epoch(1)
-    trainer.model.train()
+    hold_still(trainer)
     groups: Iterator[list[Batch]] = grouped(endless(loader), config.training.accumulate_steps)
 
     def take_step() -> int:

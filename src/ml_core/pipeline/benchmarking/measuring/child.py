@@ -20,6 +20,7 @@ from ml_core.pipeline.benchmarking.measuring.device_faults import (
 
 T = TypeVar("T")
 
+_LEAVES_S = 5.0  # for a child that has said its last
 SILENT_S = 600.0  # a child that reports nothing for so long hangs; to compile takes minutes
 # Imported once, by the process that children are forked from, instead of by each child: 2 s, and
 # 1 s for what torch imports at the first optimizer. That starts no device, so a fork is safe.
@@ -61,9 +62,6 @@ def in_child(
     return reports, message.content
 
 
-_LEAVES_S = 5.0
-
-
 class _Message(NamedTuple):
     kind: Literal["report", "end", "error"]
     content: Any  # of an end: why it is early, "" where it is not
@@ -95,11 +93,11 @@ def _next_message(reader: Connection, child: BaseProcess) -> _Message:
         message: _Message = reader.recv()
     except EOFError:
         child.join()
-        return _Message("end", _why_ended(child.exitcode))
+        return _Message("end", why_ended(child.exitcode))
     return message
 
 
-def _why_ended(exit_code: int | None) -> str:
+def why_ended(exit_code: int | None) -> str:
     """Return in words what ended a process that had more to say."""
     if exit_code == -signal.SIGKILL:
         return "killed, by the system for want of memory or by somebody"

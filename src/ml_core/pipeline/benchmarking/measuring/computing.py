@@ -46,7 +46,7 @@ def measure_computing(
         report(found)
         return found
 
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch gives it no types
         torch.cuda.empty_cache()  # what this process keeps for later, the child lacks
 
     def add(piece: Piece) -> None:

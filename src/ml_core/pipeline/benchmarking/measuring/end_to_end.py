@@ -33,7 +33,7 @@ from ml_core.tracking.chain import Chain
 NUM_TURNS = 7
 FEWEST_TURNS = 3
 WAITS = 0.05  # a share of the time from which other numbers of readers are worth trying
-_PREFETCHED = 2  # batches of each reader: torch's prefetch_factor
+PREFETCHED = 2  # batches of each reader: torch's prefetch_factor
 
 
 def measure_end_to_end(config: Config, exclude: Mapping[str, Rows], *, budget_s: float) -> EndToEnd:
@@ -54,7 +54,7 @@ def measure_end_to_end(config: Config, exclude: Mapping[str, Rows], *, budget_s:
     ):
         dataset = open_as_later(config, exclude)
         trainer, loader = build_trainer(config, dataset, device, tracker=tracker, chain=chain)
-        _hold_still(trainer)
+        hold_still(trainer)
 
         def with_readers(num_workers: int) -> _Steps:
             other = train_loader(with_workers(config, num_workers), dataset, device)
@@ -139,10 +139,10 @@ def _groups(loader: PatchLoader, config: Config) -> Iterator[list[Batch]]:
 
 
 def _lead_in(loader: PatchLoader) -> int:
-    return _PREFETCHED * loader.num_workers + 1
+    return PREFETCHED * loader.num_workers + 1
 
 
-def _hold_still(trainer: Trainer) -> None:
+def hold_still(trainer: Trainer) -> None:
     """Let every step be the first one: at a learning rate of 0, by whatever schedule."""
     for group in trainer.optimizer.param_groups:
         group["lr"] = 0.0
